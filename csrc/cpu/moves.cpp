@@ -1,0 +1,7 @@
+#include "../moves.h"
+
+#include "each.h"
+
+namespace iguana {
+IGUANA_MOVES(Cpu)
+}

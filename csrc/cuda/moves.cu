@@ -1,0 +1,7 @@
+#include "../moves.h"
+
+#include "each.cuh"
+
+namespace iguana {
+IGUANA_MOVES(Cuda)
+}

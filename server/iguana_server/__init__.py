@@ -1,0 +1,1 @@
+"""Iguana: a gRPC model server for the adversarial game."""
