@@ -1,0 +1,292 @@
+"""An attack is a table: fields are columns, rows are samples in flight.
+
+A row never looks at another row, and the caller owns the loop: `begin`, `points`,
+`observe`, `step`. Nothing here iterates, calls a model or knows a request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, dataclass_transform
+
+import torch
+from torch import Tensor
+
+from iguana_server import ops
+from iguana_server.attacks.losses import lead
+
+FIRST_SUCCESS, MARGIN, NEVER = 1, 2, 3  # values of the column `stop`
+
+Kind = Literal["float", "int", "bool", "choice", "image"]
+_DTYPES: dict[Kind, torch.dtype] = {
+    "float": torch.float32,
+    "int": torch.int64,
+    "bool": torch.bool,
+    "choice": torch.int64,
+    "image": torch.float32,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """What a caller may set: the default, the range that is checked, and the words that are served."""
+
+    name: str
+    kind: Kind
+    low: float
+    high: float
+    default: float
+    doc: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """How one column is stored: a number a row, or an image or a line of logits a row."""
+
+    shape: Literal["row", "image", "logits"]
+    dtype: torch.dtype
+    fill: float  # the default
+    parameter: Parameter | None = None
+
+
+def param(
+    default: float, *, low: float, high: float, doc: str, kind: Kind = "float", choices: tuple[str, ...] = ()
+) -> Any:
+    """Declare a column that a caller may set, once or once a sample, within [low, high]."""
+    parameter = Parameter(name="", kind=kind, low=low, high=high, default=default, doc=doc, choices=choices)
+    shape: Literal["row", "image"] = "image" if kind == "image" else "row"
+    return dataclasses.field(
+        metadata={"column": Column(shape=shape, dtype=_DTYPES[kind], fill=default, parameter=parameter)}
+    )
+
+
+def state(
+    shape: Literal["row", "image", "logits"] = "row", dtype: torch.dtype = torch.float32, fill: float = 0
+) -> Any:
+    """Declare a column that the algorithm keeps for itself."""
+    return dataclasses.field(metadata={"column": Column(shape=shape, dtype=dtype, fill=fill)})
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(param, state))
+class Table:
+    """A dataclass whose tensor fields are columns of equal length, rows on axis 0."""
+
+    def __init_subclass__(cls) -> None:
+        """Make every attack class a dataclass."""
+        dataclass(kw_only=True, eq=False)(cls)
+
+    @classmethod
+    def columns(cls) -> dict[str, Column]:
+        """All columns by name."""
+        found = {f.name: f.metadata.get("column") for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # set by __init_subclass__
+        return {name: column for name, column in found.items() if column is not None}
+
+    @classmethod
+    def parameters(cls) -> dict[str, Parameter]:
+        """The columns that a caller may set, by name."""
+        return {
+            name: dataclasses.replace(c.parameter, name=name)
+            for name, c in cls.columns().items()
+            if c.parameter is not None
+        }
+
+    def select(self, rows: Tensor | slice) -> Self:
+        """These rows: views for a slice, copies for an index."""
+        return dataclasses.replace(
+            self, **{name: _rows(getattr(self, name), rows) for name in self.columns()}
+        )  # type: ignore[type-var]  # as above
+
+    def update(self, rows: Tensor | slice, other: Self) -> None:
+        """Write `other`'s rows over these."""
+        for name in self.columns():
+            getattr(self, name)[rows] = getattr(other, name)
+
+
+class Attack(Table):
+    """What all attacks share: the goal, the best so far, and when a row is done.
+
+    Pixels are float32 in [0, 1]; images are [n, C, H, W], logits [n, K], all else [n].
+    Columns are changed in place only: the table may be a view of a larger one.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    norm: ClassVar[Literal["linf", "l2", "none"]] = "linf"
+    gradient: ClassVar[bool] = True  # needs gradients
+    looks_ahead: ClassVar[bool] = False  # takes gradients at points that are no candidates
+    default_loss: ClassVar[str] = "cross_entropy"
+
+    loss_name: str
+    on_grid: bool  # judged and delivered on the 8-bit grid
+
+    x0: Tensor = state("image")  # clean
+    x: Tensor = state("image")  # iterate
+    label: Tensor = state(dtype=torch.int64, fill=-1)  # to leave, or to reach; -1: the clean prediction
+    targeted: Tensor = state(dtype=torch.bool)
+    seed: Tensor = state(dtype=torch.int64)  # bits of a uint64
+    sample: Tensor = state(dtype=torch.int64)
+    restart: Tensor = state(dtype=torch.int64)
+    steps: Tensor = state(dtype=torch.int64, fill=1)  # most moves
+    stop: Tensor = state(dtype=torch.int64, fill=FIRST_SUCCESS)
+    stop_margin: Tensor = state()
+    keep_last: Tensor = state(dtype=torch.bool)
+
+    t: Tensor = state(dtype=torch.int64)  # moves made
+    clean: Tensor = state(dtype=torch.int64, fill=-1)  # class seen in x0; -1 until seen
+    before: Tensor = state("logits")  # of x0
+    best: Tensor = state("image")
+    after: Tensor = state("logits")  # of best
+    best_t: Tensor = state(dtype=torch.int64, fill=-1)
+    margin: Tensor = state(fill=-math.inf)  # of best
+    merit: Tensor = state(fill=-math.inf)  # of best
+    loss: Tensor = state()  # of best
+    fooled: Tensor = state(dtype=torch.bool)  # of best
+    already: Tensor = state(dtype=torch.bool)  # the clean image reaches the goal
+    finite: Tensor = state(dtype=torch.bool, fill=True)
+    done: Tensor = state(dtype=torch.bool)  # the answer is final
+    zero_gradients: Tensor = state(dtype=torch.int64)
+
+    @classmethod
+    def new(
+        cls,
+        x0: Tensor,
+        *,
+        classes: int,
+        loss_name: str | None = None,
+        on_grid: bool = False,
+        **values: Tensor | float,
+    ) -> Self:
+        """Build a table of len(x0) rows; every column not given has its default.
+
+        Values are tensors of the column's shape or one number for all rows.
+        """
+        columns = cls.columns()
+        if unknown := set(values) - set(columns):
+            raise TypeError(f"{cls.name}: no column {sorted(unknown)}")
+        n = len(x0)
+        sizes: Mapping[str, tuple[int, ...]] = {"row": (n,), "image": tuple(x0.shape), "logits": (n, classes)}
+        made: dict[str, Tensor] = {}
+        for name, c in columns.items():
+            if c.shape == "image":
+                made[name] = torch.full_like(x0, c.fill)
+            else:
+                made[name] = torch.full(sizes[c.shape], c.fill, dtype=c.dtype, device=x0.device)
+            if name in values:
+                made[name].copy_(torch.as_tensor(values[name]))
+        made["x0"].copy_(x0)
+        made["x"].copy_(x0)
+        return cls(loss_name=loss_name or cls.default_loss, on_grid=on_grid, **made)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.t)
+
+    # --- what an attack says of itself -------------------------------------------------
+
+    def opens(self) -> Tensor:
+        """[n] bool: rows that start off the clean image, and so look at it once before."""
+        return torch.zeros_like(self.done)
+
+    def begin(self) -> None:
+        """Put x at the start, for rows that open."""
+
+    @classmethod
+    def faults(cls, values: Mapping[str, Tensor]) -> list[tuple[str, str]]:  # noqa: ARG003 - others need them
+        """Parameters that do not go together, as (name, description)."""
+        return []
+
+    def radius(self) -> Tensor:
+        """[n] radius of the ball; 1 where there is none."""
+        epsilon: Tensor | None = getattr(self, "epsilon", None)
+        return torch.ones_like(self.margin) if epsilon is None else epsilon
+
+    def score(self, z: Tensor, loss: Tensor, margin: Tensor) -> Tensor:
+        """[n] how good a candidate is; among those that fool, the highest is kept."""
+        return margin
+
+    def step(self, logits: Tensor, loss: Tensor, grad: Tensor) -> None:
+        """Move x, given what the model said at `points`. Finished rows may move: their answer is kept."""
+        raise NotImplementedError(self.name)
+
+    # --- what is written once ----------------------------------------------------------
+
+    def points(self) -> Tensor:
+        """[n, C, H, W] where the model is looked at next."""
+        return self.candidates()
+
+    def candidates(self) -> Tensor:
+        """[n, C, H, W] the iterate as it would be delivered: on the 8-bit grid if asked, in the ball."""
+        if not self.on_grid:
+            return self.x
+        z = self.x.clone()
+        if self.norm == "l2":
+            return _to_grid_l2(z, self.x0, self.radius())
+        ops.grid_(z, self.x0, self.radius())
+        return z
+
+    def observe(self, z: Tensor, logits: Tensor, loss: Tensor) -> None:
+        """Judge the candidates z and keep the best. A row that is done keeps its answer."""
+        first = self.clean < 0
+        label, clean = aim(logits, self.label, self.clean)
+        self.label.copy_(label)
+        self.clean.copy_(clean)
+        self.before.copy_(torch.where(first[:, None], logits, self.before))
+        finite = torch.isfinite(logits).all(1) & torch.isfinite(loss)
+        margin = torch.where(self.targeted, -lead(logits, label), lead(logits, label))
+        hit = margin > 0
+        merit = self.score(z, loss, margin)
+        better = self.keep_last | (self.best_t < 0) | (hit & ~self.fooled)
+        better |= (hit == self.fooled) & (merit > self.merit)
+        better &= finite & ~self.done
+        ops.keep_(self.best, z, better)
+        self.after.copy_(torch.where(better[:, None], logits, self.after))
+        for column, value in (
+            (self.margin, margin),
+            (self.merit, merit),
+            (self.loss, loss),
+            (self.best_t, self.t),
+            (self.fooled, hit),
+        ):
+            column.copy_(torch.where(better, value, column))
+        self.finite &= finite | self.done
+        self.already |= first & hit & finite
+        wide = (self.stop == FIRST_SUCCESS) | ((self.stop == MARGIN) & (self.margin >= self.stop_margin))
+        self.done |= self.already | ~self.finite | (self.fooled & wide)
+
+    def move(self, logits: Tensor, loss: Tensor, grad: Tensor) -> None:
+        """Take note of the gradient, step, and count the move. An attack without gradients is given zeros [n]."""
+        largest = grad.abs() if grad.dim() == 1 else torch.linalg.vector_norm(grad, math.inf, dim=(1, 2, 3))
+        self.finite &= torch.isfinite(largest) | self.done
+        self.done |= ~self.finite
+        self.zero_gradients += (largest == 0) & ~self.done
+        self.step(logits, loss, grad)
+        self.t += 1
+
+
+def _rows(column: Tensor, rows: Tensor | slice) -> Tensor:
+    """Rows of a column; unlike plain indexing, copies keep the memory format."""
+    if isinstance(rows, slice):
+        return column[rows]
+    picked = torch.empty_strided(
+        (len(rows), *column.shape[1:]), column.stride(), dtype=column.dtype, device=column.device
+    )
+    return torch.index_select(column, 0, rows, out=picked)
+
+
+def aim(logits: Tensor, label: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Fill in label and clean prediction of rows that are looked at for the first time (both are -1 then)."""
+    seen = logits.argmax(1)
+    return torch.where(label < 0, seen, label), torch.where(clean < 0, seen, clean)
+
+
+def _to_grid_l2(z: Tensor, x0: Tensor, epsilon: Tensor) -> Tensor:
+    """Round to the nearest grid point; rows that leave the L2 ball by it are rounded towards x0 instead."""
+    inward = torch.round(x0 * 255) + torch.trunc((z - x0) * 255)
+    ops.grid_(z, x0, torch.ones_like(epsilon))
+    outside = ops.l2_distance(z, x0) > epsilon
+    ops.keep_(z, inward.clamp_(0, 255).div_(255), outside)
+    return z

@@ -1,0 +1,44 @@
+"""Run a table by hand, without the engine: what the engine must equal."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from iguana_server.attacks.base import Attack, aim
+from iguana_server.attacks.losses import LOSSES
+
+Net = Callable[[Tensor], Tensor]
+T = TypeVar("T", bound=Attack)
+
+
+def look(
+    table: Attack, model: Net, points: Tensor, *, gradient: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, losses and gradient (zeros [n] if not wanted) at these points."""
+    x = points.detach().clone().requires_grad_(gradient)
+    logits = model(x)
+    label, clean = aim(logits, table.label, table.clean)
+    loss = LOSSES[table.loss_name](logits, label, clean, table.targeted)
+    grad = torch.autograd.grad(loss.sum(), x)[0] if gradient else torch.zeros(len(table))
+    return logits.detach(), loss.detach(), grad
+
+
+def climb(table: T, model: Net) -> T:
+    """Move a table, all of whose rows have the same steps and kind of start, to its end."""
+    if table.opens().all():
+        z = table.candidates()
+        logits, loss, _ = look(table, model, z, gradient=False)
+        table.observe(z, logits, loss)
+        table.begin()
+    for _ in range(int(table.steps[0])):
+        z = table.points()
+        logits, loss, grad = look(table, model, z, gradient=table.gradient)
+        if not table.looks_ahead:
+            table.observe(z, logits, loss)
+        table.move(logits, loss, grad)
+    z = table.candidates()
+    logits, loss, _ = look(table, model, z, gradient=False)
+    table.observe(z, logits, loss)
+    return table

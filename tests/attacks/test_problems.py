@@ -1,0 +1,91 @@
+"""ATTACKS x PROBLEMS: every attack gets near the best point there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from iguana_server.attacks.base import NEVER, Attack
+from iguana_server.attacks.catalog import ATTACKS
+from tests.attacks.alone import climb
+from tests.problems import PROBLEMS, Problem
+
+ROWS, EPSILON = 6, 0.1
+
+# The share of the way from the clean lead to the best lead that must be made,
+# in the mean of the rows; 0.95 if not listed.
+REACH = {
+    # one step has one length: right on a plane and before a far peak, too long where the peak is near
+    ("fgsm", "peak inside the ball"): 0.3,
+    # half of the random step (epsilon / 2) points the wrong way, at random: 0.5 in the mean on a plane
+    ("rfgsm", "linear"): 0.2,
+    ("rfgsm", "peak outside the ball"): 0.2,
+    ("rfgsm", "peak inside the ball"): 0.2,
+    # the best of 40 blind draws
+    ("noise", "linear"): 0.2,
+    ("noise", "peak outside the ball"): 0.2,
+    ("noise", "peak inside the ball"): 0.03,
+    # momentum circles the peak at a step's length
+    ("mifgsm", "peak inside the ball"): 0.9,
+    ("nifgsm", "peak inside the ball"): 0.85,  # only the last iterate counts
+}
+
+
+def _table(attack: type[Attack]) -> Attack:
+    x0 = 0.5 + 0.02 * torch.randn((ROWS, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    epsilon = EPSILON * (4 if attack.norm == "l2" else 1)
+    options = {
+        "epsilon": epsilon,
+        "alpha": epsilon / 2 if attack.name == "rfgsm" else epsilon / 10,
+        "steps": 40,
+    }
+    known: dict[str, Any] = {name: value for name, value in options.items() if name in attack.parameters()}
+    return attack.new(
+        x0, classes=2, loss_name="margin", stop=NEVER, label=0, sample=torch.arange(ROWS), **known
+    )
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+@pytest.mark.parametrize(
+    "attack", [a for a in ATTACKS.values() if a.norm != "none"], ids=lambda attack: attack.name
+)
+def test_attack_reaches_the_best_point_of_its_ball(attack: type[Attack], problem: Problem) -> None:
+    table = climb(_table(attack), problem.model)
+    radius = float(table.radius()[0])
+    best = problem.lead(problem.best(table.x0, radius, attack.norm))
+    clean, found = problem.lead(table.x0), problem.lead(table.best)
+    share = (found - clean) / (best - clean)
+    assert share.max() <= 1 + 1e-4
+    assert share.mean() >= REACH.get((attack.name, problem.name), 0.95), share
+    assert share.min() >= 0
+
+
+@pytest.mark.parametrize("optimizer", [0, 1], ids=["adam", "sign"])
+def test_forge_reaches_the_balance_of_loss_and_likeness(optimizer: int) -> None:
+    """On a plane, loss + penalty |x - x0|^2 is least at x0 + w / (2 penalty)."""
+    plane = PROBLEMS[0]
+    x0 = torch.full((1, 1, 4, 4), 0.5)
+    leaf = x0.clone().requires_grad_()
+    (weights,) = torch.autograd.grad(plane.lead(leaf).sum(), leaf)
+    penalty = 8.0
+    table = ATTACKS["forge"].new(
+        x0,
+        classes=2,
+        loss_name="margin",
+        stop=NEVER,
+        label=0,
+        reference=x0,
+        penalty=penalty,
+        rate=0.004,
+        steps=200,
+        optimizer=optimizer,
+    )
+    found = climb(table, plane.model).best
+
+    def objective(x: torch.Tensor) -> float:
+        return float(plane.lead(x) - penalty * (x - x0).square().sum())
+
+    best = objective((x0 + weights / (2 * penalty)).clamp(0, 1))
+    assert (objective(found) - objective(x0)) / (best - objective(x0)) >= 0.99
