@@ -1,0 +1,346 @@
+"""The engine's nouns: a job is the rows of one request; a row is a sample in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from iguana_server.attacks.base import Attack
+from iguana_server.errors import ServeError
+
+
+class Stage(enum.Enum):
+    """What a row needs next."""
+
+    OPEN = "open"  # a look at the clean image, before a start elsewhere
+    MOVE = "move"  # a look and a move
+    LAST = "last"  # a look at the iterate, and no more moves
+    LOOK = "look"  # a look and nothing else: classification
+    OVER = "over"  # nothing
+
+
+class Ended(enum.Enum):
+    """Why an attacked row left."""
+
+    STOP = "stop"
+    STEPS = "steps"
+    TIME_LIMIT = "time_limit"
+    ALREADY = "already"
+    NON_FINITE = "non_finite"
+
+
+# What later tries of the same sample cannot better.
+_FINAL = {Ended.STOP, Ended.ALREADY, Ended.NON_FINITE}
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """A sample (or one restart of it) in flight."""
+
+    job: Job
+    sample: int
+    restart: int = 0
+    stage: Stage = Stage.LOOK
+    steps: int = 0
+    moves: int = 0
+    forward: int = 0
+    backward: int = 0
+    late: bool = False  # the time limit has passed
+    place: int = -1  # in its lane
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A classified sample: logits [K]."""
+
+    sample: int
+    logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an attacked row stands: loss now, margin and success of the best so far."""
+
+    sample: int
+    restart: int
+    step: int
+    steps: int
+    loss: float
+    margin: float
+    fooled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forged:
+    """The answer for an attacked sample: image [C, H, W], logits [K] before and after."""
+
+    sample: int
+    restart: int
+    ended: Ended
+    fooled: bool
+    image: Tensor
+    before: Tensor
+    after: Tensor
+    margin: float
+    merit: float
+    loss: float
+    step: int
+    forward: int
+    backward: int
+    zero_gradients: int
+
+    @property
+    def outcome(self) -> str:
+        """Return "fooled", "held", "already" or "failed"."""
+        if self.ended is Ended.NON_FINITE:
+            return "failed"
+        if self.ended is Ended.ALREADY:
+            return "already"
+        return "fooled" if self.fooled else "held"
+
+
+Event = Looked | Progress | Forged
+
+
+class Job(ABC):
+    """One request: where it comes from, when it must be done, and where its answers go.
+
+    Made on the event loop; the engine's thread calls `rows`, `post` and `fail`; the
+    caller reads `events`.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        method: str,
+        model: str,
+        caller: str,
+        strict: bool = True,
+        deadline: float | None = None,
+        span: object = None,
+    ) -> None:
+        """Take images [n, C, H, W] in [0, 1]; `deadline` is on the clock of time.monotonic."""
+        self.images = images
+        self.method, self.model, self.caller, self.strict = method, model, caller, strict
+        self.deadline, self.span = deadline, span
+        self.arrived = time.monotonic()
+        self.started = False  # a row has reached the device
+        self.cancelled = False  # the caller has left
+        self.closed = False  # given up, and counted as such
+        self.pending = len(images)  # samples whose answer was not read yet
+        self._error: ServeError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ready = asyncio.Event()
+        self._answers: list[Event] = []
+        self._progress: dict[int, Progress] = {}
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one image."""
+        return self.images[0].numel()
+
+    @property
+    @abstractmethod
+    def row_cost(self) -> int:
+        """Steps x pixels of a row, at the mean."""
+
+    @property
+    def cost(self) -> int:
+        """Rows x steps x pixels."""
+        return self.row_cost * self.size
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Rows."""
+
+    @abstractmethod
+    def rows(self) -> Iterable[Row]:
+        """All rows, in the order they should start."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.cancelled or self._error is not None
+
+    def expired(self, now: float) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and now >= self.deadline
+
+    def reports(self, moves: int) -> bool:
+        """Whether a row that has made so many moves reports progress."""
+        return False
+
+    def settled(self, sample: int) -> bool:
+        """Whether the sample has its answer, so that its other rows may leave."""
+        return False
+
+    def finish(self, forged: Forged) -> Forged | None:
+        """Note the answer of one row; return the sample's, once it is certain."""
+        return forged
+
+    def post(self, events: Sequence[Event]) -> None:
+        """Hand events to the reader. Progress that was not read yet is replaced by the newer."""
+        self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def fail(self, error: ServeError) -> None:
+        """End the job with an error."""
+        self._error = error
+        self._loop.call_soon_threadsafe(self._deliver, ())
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Progress and answers as they come, until every sample is answered; raises what the job failed with."""
+        while self.pending:
+            await self._ready.wait()
+            self._ready.clear()
+            if self._error is not None:
+                raise self._error
+            news: list[Event] = [*self._progress.values(), *self._answers]
+            self.pending -= len(self._answers)
+            self._progress, self._answers = {}, []
+            for event in news:
+                yield event
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Progress):
+                self._progress[event.sample] = event
+            else:
+                self._progress.pop(event.sample, None)
+                self._answers.append(event)
+        self._ready.set()
+
+
+class ClassifyJob(Job):
+    """Images to be looked at once."""
+
+    @property
+    def row_cost(self) -> int:
+        """One look."""
+        return self.pixels
+
+    @property
+    def size(self) -> int:
+        """One row a sample."""
+        return len(self.images)
+
+    def rows(self) -> Iterable[Row]:
+        """One a sample."""
+        return (Row(self, sample) for sample in range(len(self.images)))
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What is wanted of an attack. Columns are [n], or images [n, C, H, W]: one value a sample."""
+
+    attack: type[Attack]
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    loss_name: str | None = None  # the attack's own
+    on_grid: bool = True
+    restarts: int = 1
+    time_limit_s: float | None = None
+    report_every: int = 0  # moves between two reports of a row; 0: none
+
+
+class AttackJob(Job):
+    """Images to be forged."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        plan: Plan,
+        *,
+        method: str,
+        model: str,
+        caller: str,
+        strict: bool = True,
+        deadline: float | None = None,
+        span: object = None,
+    ) -> None:
+        """Take images and what is wanted; see Job."""
+        super().__init__(
+            images, method=method, model=model, caller=caller, strict=strict, deadline=deadline, span=span
+        )
+        self.plan = plan
+        self.time_limit = None if plan.time_limit_s is None else self.arrived + plan.time_limit_s
+        default = int(plan.attack.columns()["steps"].fill)
+        self._steps: list[int] = (
+            plan.columns["steps"].tolist() if "steps" in plan.columns else [default] * len(images)
+        )
+        self._tries: dict[int, dict[int, Forged]] = {sample: {} for sample in range(len(images))}
+
+    @property
+    def row_cost(self) -> int:
+        """Its moves."""
+        return math.ceil(sum(self._steps) / len(self._steps)) * self.pixels
+
+    @property
+    def size(self) -> int:
+        """One row a try."""
+        return len(self._steps) * self.plan.restarts
+
+    def rows(self) -> Iterable[Row]:
+        """First tries first."""
+        for restart in range(self.plan.restarts):
+            for sample, steps in enumerate(self._steps):
+                yield Row(self, sample, restart, Stage.MOVE, steps)
+
+    def table(self, rows: Sequence[Row], images: Tensor, classes: int) -> Attack:
+        """Lay these rows (images [m, C, H, W]) out as a table, and set what each needs first."""
+        samples = torch.tensor([row.sample for row in rows])
+        table = self.plan.attack.new(
+            images,
+            classes=classes,
+            loss_name=self.plan.loss_name,
+            on_grid=self.plan.on_grid,
+            sample=samples,
+            restart=torch.tensor([row.restart for row in rows]),
+            **{name: column[samples] for name, column in self.plan.columns.items()},
+        )
+        for row, opens in zip(rows, table.opens().tolist(), strict=True):
+            row.stage = Stage.LAST if row.late else Stage.OPEN if opens else Stage.MOVE
+        return table
+
+    def reports(self, moves: int) -> bool:
+        """Every so many moves, as the plan says."""
+        return self.plan.report_every > 0 and moves % self.plan.report_every == 0
+
+    def settled(self, sample: int) -> bool:
+        """Whether the sample has its answer, so that its other tries may leave."""
+        return sample not in self._tries
+
+    def finish(self, forged: Forged) -> Forged | None:
+        """Note one try; return the sample's answer, once it is certain.
+
+        It is the first restart that met its stop, else the best of all: which of them was
+        quicker plays no part.
+        """
+        tries = self._tries.get(forged.sample)
+        if tries is None:
+            return None
+        tries[forged.restart] = forged
+        counted: list[Forged] = []
+        for restart in range(self.plan.restarts):
+            if restart not in tries:
+                return None
+            counted.append(tries[restart])
+            if counted[-1].ended in _FINAL:
+                break
+        last = counted[-1]
+        best = last if last.ended in _FINAL else max(counted, key=lambda f: (f.fooled, f.merit, -f.restart))
+        del self._tries[forged.sample]
+        return replace(
+            best,
+            forward=sum(f.forward for f in counted),
+            backward=sum(f.backward for f in counted),
+            zero_gradients=sum(f.zero_gradients for f in counted),
+        )

@@ -1,0 +1,133 @@
+"""The engine: one plain thread that owns the models, and the turn it takes over and over.
+
+A turn: let rows in, show them to each model (one gradient pass and one forward pass of at
+most `max_batch` rows), let finished rows out. Jobs are cancelled, expire and join between
+two turns, so they never wait for more than a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+
+from iguana_server.engine.bench import Bench, give_up
+from iguana_server.engine.job import Event, Forged, Job, Looked, Progress
+from iguana_server.engine.meter import Meter, Silent
+from iguana_server.engine.queue import Queue
+from iguana_server.errors import InternalError, Overloaded, ServeError, Unavailable
+from iguana_server.models.base import Model
+
+_log = logging.getLogger(__name__)
+_IDLE_S = 0.5  # between two beats of an idle engine
+
+
+class Engine:
+    """Runs jobs on models, from start() to stop(), or as a context manager."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        max_cost: int = 1 << 34,
+        max_rows: int = 1024,
+        meter: Meter | None = None,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        """Own these models. max_cost bounds the waiting work, max_rows the rows in flight on a model.
+
+        on_failure is called in the engine's thread if it dies of a defect.
+        """
+        self.models = models
+        self.failed = False
+        self._meter = meter or Silent()
+        self._on_failure = on_failure or (lambda: None)
+        self._queue = Queue(max_cost)
+        self._benches = [Bench(model, max_rows, self._meter) for model in models.values()]
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._stopping = False
+
+    def __enter__(self) -> Engine:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread at the next turn; whoever still waits is told Unavailable."""
+        self._stopping = True
+        self._queue.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    async def stream(self, job: Job) -> AsyncGenerator[Event]:
+        """Run a job and yield what happens to it. Leaving early cancels it.
+
+        Raises InvalidArgument or Overloaded where it cannot be queued, Unavailable where
+        the engine is stopping, DeadlineExceeded, and InternalError where it has failed.
+        """
+        if self._stopping or self.failed:
+            raise Unavailable("the engine has failed" if self.failed else "the server is stopping")
+        try:
+            self._queue.put(job)
+        except Overloaded as error:
+            self._meter.refused(job.method, error.reason)
+            raise
+        try:
+            async for event in job.events():
+                yield event
+        finally:
+            if job.pending:
+                job.cancelled = True
+                self._queue.wake()
+
+    async def run(self, job: Job) -> list[Looked | Forged]:
+        """Run a job and return its answers in the order of its samples; see stream."""
+        answers: list[Looked | Forged] = []
+        async with aclosing(self.stream(job)) as events:
+            async for event in events:
+                if not isinstance(event, Progress):
+                    answers.append(event)
+        return sorted(answers, key=lambda answer: answer.sample)
+
+    # --- the engine's thread -----------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._meter.beat()
+                if not self._turn():
+                    self._queue.wait(_IDLE_S)
+        except Exception:
+            self.failed = True
+            _log.exception("the engine has failed")
+            self._end(InternalError("the engine has failed"))
+            self._on_failure()
+        else:
+            self._end(Unavailable("the server is stopping"))
+
+    def _turn(self) -> bool:
+        """Let in, look, let out; says whether there was anything to do."""
+        begun = time.monotonic()
+        self._queue.drop_dead(begun, lambda job: give_up(job, self._meter))
+        work = 0.0
+        for bench in self._benches:
+            bench.admit(self._queue, time.monotonic())
+            work += bench.turn(time.monotonic())
+        self._meter.queue(self._queue.cost)
+        if work:
+            self._queue.done(work, time.monotonic() - begun)
+        return work > 0
+
+    def _end(self, error: ServeError) -> None:
+        for job in {*self._queue.drain(), *(row.job for bench in self._benches for row in bench.rows())}:
+            job.fail(error)

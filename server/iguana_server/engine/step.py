@@ -1,0 +1,161 @@
+"""A step: one look at the model for rows of any lanes, one gradient where it is wanted.
+
+The rows of different attacks, budgets and ages lie in one batch. Their losses are summed,
+so each row's gradient is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iguana_server.attacks.base import aim
+from iguana_server.attacks.losses import LOSSES
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that look together: images [m, C, H, W] and, for attacks, what their loss needs."""
+
+    images: Tensor
+    strict: list[bool]
+    loss_name: str = ""  # none: a look only
+    label: Tensor | None = None
+    clean: Tensor | None = None
+    targeted: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the model said of a part: logits [m, K], loss [m], grad as the images, or zeros [m]."""
+
+    logits: Tensor
+    loss: Tensor
+    grad: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Rows [start, stop) of the ordered batch, padded to `size`."""
+
+    start: int
+    stop: int
+    size: int
+
+
+def passes(strict: int, total: int, bucket: int, max_batch: int) -> list[Pass]:
+    """Cut a batch whose first `strict` rows want STRICT into passes.
+
+    Passes with a strict row have exactly `bucket` rows: the last takes others along, then
+    padding. The rest go in passes of at most `max_batch`, unpadded.
+    """
+    cut: list[Pass] = []
+    start = 0
+    while start < total:
+        if start < strict:
+            stop, size = min(start + bucket, total), bucket
+        else:
+            stop = min(start + max_batch, total)
+            size = stop - start
+        cut.append(Pass(start, stop, size))
+        start = stop
+    return cut
+
+
+def look(
+    model: Callable[[Tensor], Tensor],
+    parts: Sequence[Part],
+    *,
+    gradient: bool,
+    bucket: int,
+    max_batch: int,
+    note: Callable[[Pass], None],
+) -> list[Seen]:
+    """Show all rows to the model, in as few passes as their determinism allows; `note` is told after each."""
+    sizes = [len(part) for part in parts]
+    strict = [flag for part in parts for flag in part.strict]
+    order = sorted(range(len(strict)), key=lambda i: not strict[i])
+    straight = order == list(range(len(order)))
+    images = parts[0].images if len(parts) == 1 else torch.cat([part.images for part in parts])
+    names = [part.loss_name for part in parts for _ in range(len(part))]
+    goals = [_column(parts, sizes, name) for name in ("label", "clean", "targeted")]
+    if not straight:
+        index = torch.tensor(order)
+        images, goals = images[index], [goal[index] for goal in goals]
+        names = [names[i] for i in order]
+    logits: list[Tensor] = []
+    losses: list[Tensor] = []
+    grads: list[Tensor] = []
+    for one in passes(sum(strict), len(order), bucket, max_batch):
+        rows = slice(one.start, one.stop)
+        z, loss, grad = _pass(
+            model, images[rows], one.size, names[rows], [goal[rows] for goal in goals], gradient=gradient
+        )
+        logits.append(z)
+        losses.append(loss)
+        grads.append(grad)
+        note(one)
+    seen = [column[0] if len(column) == 1 else torch.cat(column) for column in (logits, losses, grads)]
+    if not straight:
+        back = torch.empty_like(index).index_copy_(0, index, torch.arange(len(index)))
+        seen = [column[back] for column in seen]
+    split = [torch.split(column, sizes) for column in seen]
+    return [Seen(*columns) for columns in zip(*split, strict=True)]
+
+
+def _pass(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    size: int,
+    names: Sequence[str],
+    goals: Sequence[Tensor],
+    *,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One forward, and one backward to the images if wanted; returns what concerns the real rows."""
+    n = len(images)
+    x = images.detach()
+    if size > n:
+        x = torch.cat([x, x.new_zeros((size - n, *x.shape[1:]))])
+    if not gradient:
+        with torch.inference_mode():
+            logits = model(x)[:n]
+            return logits, _losses(logits, names, goals), x.new_zeros(n)
+    x = x.requires_grad_()
+    logits = model(x)[:n]
+    loss = _losses(logits, names, goals)
+    (grad,) = torch.autograd.grad(loss.sum(), x)
+    return logits.detach(), loss.detach(), grad[:n]
+
+
+def _losses(logits: Tensor, names: Sequence[str], goals: Sequence[Tensor]) -> Tensor:
+    """[n] each row's own loss; 0 for rows that only look."""
+    label, clean, targeted = goals
+    kinds = set(names) - {""}
+    if not kinds:
+        return logits.new_zeros(len(logits))
+    label, clean = aim(logits, label, clean)
+    if len(kinds) == 1 and "" not in names:
+        return LOSSES[names[0]](logits, label, clean, targeted)
+    losses = logits.new_zeros(len(logits))
+    for kind in sorted(kinds):
+        rows = torch.tensor([i for i, name in enumerate(names) if name == kind])
+        loss = LOSSES[kind](logits[rows], label[rows], clean[rows], targeted[rows])
+        losses = losses.index_copy(0, rows, loss)
+    return losses
+
+
+def _column(parts: Sequence[Part], sizes: Sequence[int], name: str) -> Tensor:
+    """A goal's column over all parts; parts that only look have none, and are given zeros."""
+    dtype = torch.bool if name == "targeted" else torch.int64
+    columns = [getattr(part, name) for part in parts]
+    return torch.cat(
+        [torch.zeros(n, dtype=dtype) if c is None else c for c, n in zip(columns, sizes, strict=True)]
+    )
