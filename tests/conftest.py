@@ -2,7 +2,12 @@
 
 import os
 
-from hypothesis import settings
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the server does; before torch is imported
+
+import torch  # noqa: E402 - after the above
+from hypothesis import settings  # noqa: E402
+
+torch.set_num_threads(1)  # the models of the tests are small; who wants more says so
 
 # A shared machine stalls: no example has a deadline. CI draws the same examples every time.
 settings.register_profile("here", deadline=None)

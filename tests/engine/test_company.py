@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -77,7 +78,19 @@ def _differences(one: dict[Any, dict[str, Tensor]], other: dict[Any, dict[str, T
     ]
 
 
-async def test_every_column_of_every_row_equals_the_row_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many threads in torch's pool for one test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+async def test_every_column_of_every_row_equals_the_row_run_alone(
+    threads: int,  # noqa: ARG001 - the fixture sets them
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """144 rows of all attacks, joining and leaving at different steps, bit for bit."""
     cases = _cases(list(ATTACKS.values()), seed=1)
     assert (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
@@ -30,6 +30,14 @@ _DTYPES: dict[Kind, torch.dtype] = {
 }
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A default that follows from other parameters: in words, and of their columns [n]."""
+
+    text: str
+    of: Callable[[Mapping[str, Tensor]], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """What a caller may set: the default, the range that is checked, and the words that are served."""
@@ -41,6 +49,7 @@ class Parameter:
     default: float
     doc: str
     choices: tuple[str, ...] = ()
+    rule: Rule | None = None  # tells the default for any values of the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +63,19 @@ class Column:
 
 
 def param(
-    default: float, *, low: float, high: float, doc: str, kind: Kind = "float", choices: tuple[str, ...] = ()
+    default: float,
+    *,
+    low: float,
+    high: float,
+    doc: str,
+    kind: Kind = "float",
+    choices: tuple[str, ...] = (),
+    rule: Rule | None = None,
 ) -> Any:
     """Declare a column that a caller may set, once or once a sample, within [low, high]."""
-    parameter = Parameter(name="", kind=kind, low=low, high=high, default=default, doc=doc, choices=choices)
+    parameter = Parameter(
+        name="", kind=kind, low=low, high=high, default=default, doc=doc, choices=choices, rule=rule
+    )
     shape: Literal["row", "image"] = "image" if kind == "image" else "row"
     return dataclasses.field(
         metadata={"column": Column(shape=shape, dtype=_DTYPES[kind], fill=default, parameter=parameter)}
@@ -177,6 +195,8 @@ class Attack(Table):
                 made[name] = torch.full(sizes[c.shape], c.fill, dtype=c.dtype, device=x0.device)
             if name in values:
                 made[name].copy_(torch.as_tensor(values[name]))
+        for name, column in cls.derived(made, values).items():
+            made[name].copy_(column)
         made["x0"].copy_(x0)
         made["x"].copy_(x0)
         return cls(loss_name=loss_name or cls.default_loss, on_grid=on_grid, **made)
@@ -184,6 +204,15 @@ class Attack(Table):
     def __len__(self) -> int:
         """Rows."""
         return len(self.t)
+
+    @classmethod
+    def derived(cls, columns: Mapping[str, Tensor], given: Container[str]) -> dict[str, Tensor]:
+        """The parameters that were not given and whose default follows from these columns."""
+        return {
+            name: p.rule.of(columns)
+            for name, p in cls.parameters().items()
+            if p.rule is not None and name not in given
+        }
 
     # --- what an attack says of itself -------------------------------------------------
 

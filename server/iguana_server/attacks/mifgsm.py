@@ -4,6 +4,7 @@ from torch import Tensor
 
 from iguana_server import ops
 from iguana_server.attacks.base import Attack, param, state
+from iguana_server.attacks.pgd import STRIDE
 
 
 class MIFGSM(Attack):
@@ -13,7 +14,9 @@ class MIFGSM(Attack):
     paper = "Dong et al. 2018, arXiv:1710.06081"
 
     epsilon: Tensor = param(8 / 255, low=0, high=1, doc="radius of the Linf ball, in units of a [0, 1] pixel")
-    alpha: Tensor = param(2 / 255, low=0, high=1, doc="length of a step, in units of a [0, 1] pixel")
+    alpha: Tensor = param(
+        2 / 255, low=0, high=1, doc="length of a step, in units of a [0, 1] pixel", rule=STRIDE
+    )
     steps: Tensor = param(10, low=1, high=10_000, kind="int", doc="number of moves")
     decay: Tensor = param(1.0, low=0, high=10, doc="weight of the past gradients (mu)")
     momentum: Tensor = state("image")

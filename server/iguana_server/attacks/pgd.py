@@ -1,10 +1,16 @@
 """Projected gradient descent in an Linf ball: Madry et al. 2018, arXiv:1706.06083."""
 
+import torch
 from torch import Tensor
 
 from iguana_server import ops
-from iguana_server.attacks.base import Attack, param
+from iguana_server.attacks.base import Attack, Rule, param
 from iguana_server.attacks.noise import uniform
+
+STRIDE = Rule(
+    "2.5 epsilon / steps, at most epsilon",  # Madry et al. 2018: the ball can be crossed, and then some
+    lambda c: torch.minimum(c["epsilon"], 2.5 * c["epsilon"] / c["steps"]),
+)
 
 
 class PGD(Attack):
@@ -14,7 +20,9 @@ class PGD(Attack):
     paper = "Madry et al. 2018, arXiv:1706.06083"
 
     epsilon: Tensor = param(8 / 255, low=0, high=1, doc="radius of the Linf ball, in units of a [0, 1] pixel")
-    alpha: Tensor = param(2 / 255, low=0, high=1, doc="length of a step, in units of a [0, 1] pixel")
+    alpha: Tensor = param(
+        2 / 255, low=0, high=1, doc="length of a step, in units of a [0, 1] pixel", rule=STRIDE
+    )
     steps: Tensor = param(10, low=1, high=10_000, kind="int", doc="number of moves")
     random_start: Tensor = param(0, low=0, high=1, kind="bool", doc="start at a uniform point of the ball")
 

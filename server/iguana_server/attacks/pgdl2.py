@@ -5,6 +5,7 @@ from torch import Tensor
 from iguana_server import ops
 from iguana_server.attacks.base import Attack, param
 from iguana_server.attacks.noise import normal
+from iguana_server.attacks.pgd import STRIDE
 
 
 class PGDL2(Attack):
@@ -17,7 +18,7 @@ class PGDL2(Attack):
     epsilon: Tensor = param(
         0.5, low=0, high=1000, doc="radius of the L2 ball over all pixels and channels of [0, 1]"
     )
-    alpha: Tensor = param(0.1, low=0, high=1000, doc="L2 length of a step")
+    alpha: Tensor = param(0.125, low=0, high=1000, doc="L2 length of a step", rule=STRIDE)
     steps: Tensor = param(10, low=1, high=10_000, kind="int", doc="number of moves")
     random_start: Tensor = param(0, low=0, high=1, kind="bool", doc="start at a random point of the ball")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from iguana_server import ops
-from iguana_server.attacks.base import Attack, param
+from iguana_server.attacks.base import Attack, Rule, param
 from iguana_server.attacks.noise import normal
 
 
@@ -18,7 +18,11 @@ class RFGSM(Attack):
 
     epsilon: Tensor = param(8 / 255, low=0, high=1, doc="radius of the Linf ball, in units of a [0, 1] pixel")
     alpha: Tensor = param(
-        4 / 255, low=0, high=1, doc="length of the random step, at most epsilon, in units of a [0, 1] pixel"
+        4 / 255,
+        low=0,
+        high=1,
+        doc="length of the random step, at most epsilon, in units of a [0, 1] pixel",
+        rule=Rule("epsilon / 2", lambda c: c["epsilon"] / 2),
     )
 
     @classmethod
