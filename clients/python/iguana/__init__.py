@@ -1,0 +1,81 @@
+"""Iguana's client: classify pictures and forge them, over gRPC.
+
+    from iguana import Client
+
+    with Client() as client:
+        result = client.attack("cat.png", target="common iguana", epsilon=4 / 255)[0]
+
+`iguana.v1` holds the generated messages and stubs, for whoever wants the wire itself.
+"""
+
+from iguana.aio import AsyncClient
+from iguana.client import Client
+from iguana.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    IguanaError,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    Unavailable,
+    UnknownParameter,
+)
+from iguana.image import ImageLike, ImagesLike, Picture
+from iguana.listing import Attack, Input, Limits, Model, Models, Parameter
+from iguana.request import AttackItem, AttackOptions, ClassifyItem
+from iguana.result import (
+    AttackAnswer,
+    AttackManifest,
+    AttackResult,
+    Classification,
+    Classifications,
+    ClassScore,
+    Ended,
+    Manifest,
+    Norms,
+    Outcome,
+    Progress,
+    Summary,
+)
+from iguana.watch import AsyncWatch, Watch
+
+__all__ = [
+    "AsyncClient",
+    "AsyncWatch",
+    "Attack",
+    "AttackAnswer",
+    "AttackItem",
+    "AttackManifest",
+    "AttackOptions",
+    "AttackResult",
+    "Cancelled",
+    "ClassScore",
+    "Classification",
+    "Classifications",
+    "ClassifyItem",
+    "Client",
+    "DeadlineExceeded",
+    "Ended",
+    "IguanaError",
+    "ImageLike",
+    "ImagesLike",
+    "Input",
+    "InternalError",
+    "InvalidArgument",
+    "Limits",
+    "Manifest",
+    "Model",
+    "Models",
+    "Norms",
+    "NotFound",
+    "Outcome",
+    "Overloaded",
+    "Parameter",
+    "Picture",
+    "Progress",
+    "Summary",
+    "Unavailable",
+    "UnknownParameter",
+    "Watch",
+]

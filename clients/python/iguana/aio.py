@@ -1,0 +1,281 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+from iguana import response, retry
+from iguana.aio_pipeline import AsyncPipeline
+from iguana.channel import DEFAULT_TARGET, Endpoint, check_size
+from iguana.errors import DeadlineExceeded, IguanaError, NotFound, from_rpc_error
+from iguana.image import ImagesLike
+from iguana.listing import Attack, Models
+from iguana.pipeline import STREAM_S, Answered, InFlight, Request
+from iguana.request import (
+    DEFAULT_MODEL,
+    AttackItem,
+    AttackOptions,
+    ClassifyItem,
+    attack_request,
+    check_time_limit,
+    classify_request,
+)
+from iguana.result import AttackAnswer, AttackResult, Classifications, Progress
+from iguana.v1 import attack_pb2, attack_pb2_grpc, classify_pb2, classify_pb2_grpc, model_pb2, model_pb2_grpc
+from iguana.watch import AsyncWatch
+
+AnswerT = TypeVar("AnswerT", bound=Message)
+ItemT = TypeVar("ItemT")
+
+
+class AsyncClient:
+    """As `iguana.Client`, for asyncio: make it in a running event loop and use it there.
+
+        async with AsyncClient() as client:
+            answer = await client.attack("cat.png", target="common iguana")
+
+    A cancelled task cancels its call on the server; `asyncio.CancelledError` always comes through.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float = 60.0,
+        tls: grpc.ChannelCredentials | str | Path | None = None,
+        caller: str | None = None,
+        max_streams: int = 100,
+        retries: int = 4,
+    ) -> None:
+        asyncio.get_running_loop()  # raises RuntimeError outside of one
+        self._endpoint = Endpoint(target, timeout_s, tls, caller, max_streams, retries)
+        self._streams = asyncio.Semaphore(max_streams)
+        self._channel = self._endpoint.open_aio()
+        self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
+        self._attack = attack_pb2_grpc.AttackServiceStub(self._channel)
+        self._model = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def classify(
+        self,
+        images: ImagesLike,
+        *,
+        model: str = DEFAULT_MODEL,
+        top_k: int = 5,
+        logits: bool = False,
+        strict: bool = True,
+        timeout_s: float | None = None,
+    ) -> Classifications:
+        """See `iguana.Client.classify`."""
+        request = classify_request(images, model=model, top_k=top_k, logits=logits, strict=strict)
+        return response.classifications(await self._unary(self._classify.Classify, request, timeout_s))
+
+    async def attack(
+        self,
+        images: ImagesLike,
+        method: str = "pgd",
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[AttackOptions],
+    ) -> AttackAnswer:
+        """See `iguana.Client.attack`."""
+        if on_progress is not None:
+            return await self._reported(
+                self.watch(images, method, timeout_s=timeout_s, **options), on_progress
+            )
+        request = attack_request(images, method, **options)
+        check_time_limit(request, timeout_s or self._endpoint.timeout_s)
+        return response.attack_answer(await self._unary(self._attack.Attack, request, timeout_s))
+
+    def watch(
+        self,
+        images: ImagesLike,
+        method: str = "pgd",
+        *,
+        every_steps: int = 1,
+        timeout_s: float | None = None,
+        **options: Unpack[AttackOptions],
+    ) -> AsyncWatch:
+        """See `iguana.Client.watch`."""
+        request = attack_pb2.WatchAttackRequest(
+            request=attack_request(images, method, **options), every_steps=every_steps
+        )
+        check_time_limit(request.request, timeout_s or self._endpoint.timeout_s)
+        return AsyncWatch(self._events(request, timeout_s))
+
+    async def stream_classify(
+        self,
+        items: Iterable[tuple[str, ClassifyItem]] | AsyncIterable[tuple[str, ClassifyItem]],
+        *,
+        in_flight: int = 16,
+    ) -> AsyncGenerator[tuple[str, Classifications | IguanaError]]:
+        """See `iguana.Client.stream_classify`. `items` may be asynchronous; it is read in a task."""
+        requests = (
+            classify_pb2.StreamClassifyRequest(id=i, request=classify_request(**item))
+            async for i, item in _each(items)
+        )
+        async with aclosing(self._pipeline(self._classify.StreamClassify, requests, in_flight)) as answers:
+            async for i, answer in answers:
+                yield i, answer if isinstance(answer, IguanaError) else response.classifications(answer)
+
+    async def stream_attack(
+        self,
+        items: Iterable[tuple[str, AttackItem]] | AsyncIterable[tuple[str, AttackItem]],
+        *,
+        in_flight: int = 16,
+    ) -> AsyncGenerator[tuple[str, AttackAnswer | IguanaError]]:
+        """See `iguana.Client.stream_attack`. `items` may be asynchronous; it is read in a task."""
+        requests = (
+            attack_pb2.StreamAttackRequest(id=i, request=attack_request(**item))
+            async for i, item in _each(items)
+        )
+        async with aclosing(self._pipeline(self._attack.StreamAttack, requests, in_flight)) as answers:
+            async for i, answer in answers:
+                yield i, answer if isinstance(answer, IguanaError) else response.attack_answer(answer)
+
+    async def models(self, *, timeout_s: float | None = None) -> Models:
+        """See `iguana.Client.models`."""
+        return response.models(
+            await self._unary(self._model.ListModels, model_pb2.ListModelsRequest(), timeout_s)
+        )
+
+    async def attacks(self, *, timeout_s: float | None = None) -> list[Attack]:
+        """See `iguana.Client.attacks`."""
+        return response.attacks(
+            await self._unary(self._model.ListAttacks, model_pb2.ListAttacksRequest(), timeout_s)
+        )
+
+    async def health(self, service: str = "", *, timeout_s: float | None = None) -> bool:
+        """See `iguana.Client.health`."""
+        try:
+            answer = await self._unary(
+                self._health.Check, health_pb2.HealthCheckRequest(service=service), timeout_s
+            )
+        except NotFound:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def _unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Any, AnswerT],
+        request: Message,
+        timeout_s: float | None,
+    ) -> AnswerT:
+        check_size(request)
+        deadline = self._endpoint.deadline(timeout_s)
+        while True:
+            async with self._stream(deadline):
+                try:
+                    return await method(
+                        request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata
+                    )
+                except grpc.RpcError as error:
+                    refusal = from_rpc_error(error)
+            await self._pause(refusal, deadline)
+
+    async def _events(
+        self, request: attack_pb2.WatchAttackRequest, timeout_s: float | None
+    ) -> AsyncGenerator[attack_pb2.WatchAttackResponse]:
+        check_size(request)
+        deadline = self._endpoint.deadline(timeout_s)
+        begun = False
+        while True:
+            async with self._stream(deadline):
+                call = self._attack.WatchAttack(
+                    request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata
+                )
+                try:
+                    async for message in call:
+                        begun = True
+                        yield message
+                except grpc.RpcError as error:
+                    refusal = from_rpc_error(error)
+                else:
+                    return
+                finally:
+                    call.cancel()
+            if begun:
+                raise refusal
+            await self._pause(refusal, deadline)
+
+    async def _pipeline(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Any, Any],
+        requests: AsyncIterator[Request],
+        in_flight: int,
+    ) -> AsyncGenerator[Answered]:
+        timeout_s, retries = self._endpoint.timeout_s, self._endpoint.retries
+        waiting = InFlight(in_flight, timeout_s, retries)
+        async with self._stream(retry.Deadline(timeout_s)):
+            pipeline = AsyncPipeline(
+                lambda outgoing: method(outgoing, timeout=STREAM_S, metadata=self._endpoint.metadata),
+                requests,
+                waiting,
+                retries,
+            )
+            async with aclosing(pipeline.run()) as answers:
+                async for answer in answers:
+                    yield answer
+
+    @asynccontextmanager
+    async def _stream(self, deadline: retry.Deadline) -> AsyncGenerator[None]:
+        """One of the client's own streams."""
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                await self._streams.acquire()
+        except TimeoutError as error:
+            text = f"all {self._endpoint.max_streams} streams of this client were busy"
+            raise DeadlineExceeded(text) from error
+        try:
+            yield
+        finally:
+            self._streams.release()
+
+    async def _pause(self, refusal: IguanaError, deadline: retry.Deadline) -> None:
+        pause_s = retry.overload_pause_s(refusal, deadline, self._endpoint.retries)
+        if pause_s is None:
+            raise refusal
+        await asyncio.sleep(pause_s)
+
+    @staticmethod
+    async def _reported(watch: AsyncWatch, on_progress: Callable[[Progress], None]) -> AttackAnswer:
+        results: dict[int, AttackResult] = {}
+        async with watch:
+            async for event in watch:
+                if isinstance(event, Progress):
+                    on_progress(event)
+                else:
+                    results[event.sample] = event
+        return response.watched_answer(results, watch.summary)
+
+
+async def _each(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> AsyncGenerator[ItemT]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

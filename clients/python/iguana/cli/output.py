@@ -1,0 +1,34 @@
+"""Where the command line writes pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from iguana.errors import invalid
+
+
+def forged_paths(output: Path, images: Sequence[Path]) -> list[Path]:
+    """The file of each forgery: `output` itself for one image, NAME-forged.png in that folder for several.
+
+    Raises `InvalidArgument` if that cannot be, before any work is done.
+    """
+    if len(images) == 1:
+        if output.is_dir():
+            raise invalid("--output", "a file for one image", f"the folder {output}")
+        paths = [output]
+    else:
+        if not output.is_dir():
+            raise invalid("--output", f"an existing folder for {len(images)} images", output)
+        paths = [output / f"{image.stem}-forged.png" for image in images]
+        if len(set(paths)) < len(paths):
+            raise invalid("--output", "images of different names", ", ".join(image.name for image in images))
+    for path in paths:
+        check_folder("--output", path)
+    return paths
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Refuse a file whose folder is not there."""
+    if not path.parent.is_dir():
+        raise invalid(option, "a file in an existing folder", path)

@@ -1,0 +1,280 @@
+"""The client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+from iguana import response, retry
+from iguana.channel import DEFAULT_TARGET, Endpoint, check_size
+from iguana.errors import Cancelled, DeadlineExceeded, IguanaError, NotFound, from_rpc_error
+from iguana.image import ImagesLike
+from iguana.listing import Attack, Models
+from iguana.pipeline import STREAM_S, Answered, InFlight, Pipeline, Request
+from iguana.request import (
+    DEFAULT_MODEL,
+    AttackItem,
+    AttackOptions,
+    ClassifyItem,
+    attack_request,
+    check_time_limit,
+    classify_request,
+)
+from iguana.result import AttackAnswer, AttackResult, Classifications, Progress
+from iguana.v1 import attack_pb2, attack_pb2_grpc, classify_pb2, classify_pb2_grpc, model_pb2, model_pb2_grpc
+from iguana.watch import Watch
+
+AnswerT = TypeVar("AnswerT", bound=Message)
+
+
+class Client:
+    """A connection to an Iguana server; safe to share between threads.
+
+        with Client("127.0.0.1:7777") as client:
+            print(client.classify("cat.png")[0].top[0].name)
+            result = client.attack("cat.png", target="common iguana", epsilon=4 / 255, steps=20)[0]
+            print(result.outcome, result.norms.linf)
+
+    Args:
+        target: HOST:PORT, or any gRPC name.
+        timeout_s: the time-out of a call with all its retries, unless the call says otherwise.
+        tls: channel credentials, or the path of the root certificates (PEM); None is plain text.
+        caller: who is calling, sent as metadata `iguana-caller`.
+        max_streams: calls under way at once; further ones wait here. Keep it below the server's 128: it
+            refuses instead of queueing.
+        retries: how often a call is sent again when the server is unavailable, 0 to 4; 0 also turns off the
+            wait for a full queue.
+
+    Every method raises the errors of `iguana.errors`; OSError for an image file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float = 60.0,
+        tls: grpc.ChannelCredentials | str | Path | None = None,
+        caller: str | None = None,
+        max_streams: int = 100,
+        retries: int = 4,
+    ) -> None:
+        self._endpoint = Endpoint(target, timeout_s, tls, caller, max_streams, retries)
+        self._streams = threading.Semaphore(max_streams)
+        self._channel = self._endpoint.open()
+        self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
+        self._attack = attack_pb2_grpc.AttackServiceStub(self._channel)
+        self._model = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def close(self) -> None:
+        """Close the connection; calls under way end in `Cancelled`."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def classify(
+        self,
+        images: ImagesLike,
+        *,
+        model: str = DEFAULT_MODEL,
+        top_k: int = 5,
+        logits: bool = False,
+        strict: bool = True,
+        timeout_s: float | None = None,
+    ) -> Classifications:
+        """What the model sees in each image: a list, in order, with the `manifest`.
+
+        Args:
+            images: one picture, a list of them, or pixels [n, H, W, C]; see `iguana.image.ImageLike`.
+            model: a name from `models`.
+            top_k: how many classes to list, best first.
+            logits: deliver the raw outputs of all classes, too.
+            strict: the same bytes in any company; False is a little faster and differs by about 1e-6.
+            timeout_s: the time-out of this call, in seconds.
+        """
+        request = classify_request(images, model=model, top_k=top_k, logits=logits, strict=strict)
+        return response.classifications(self._unary(self._classify.Classify, request, timeout_s))
+
+    def attack(
+        self,
+        images: ImagesLike,
+        method: str = "pgd",
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[AttackOptions],
+    ) -> AttackAnswer:
+        """Forge each image until the model takes it for something else.
+
+        `options` are those of `iguana.AttackOptions`, the method's parameters among them (`epsilon=8/255`;
+        see `attacks`), once or once a sample. What is not given is the server's default. An attack that fails
+        is an answer: see `AttackResult.outcome`.
+        """
+        if on_progress is not None:
+            return self._reported(self.watch(images, method, timeout_s=timeout_s, **options), on_progress)
+        request = attack_request(images, method, **options)
+        check_time_limit(request, timeout_s or self._endpoint.timeout_s)
+        return response.attack_answer(self._unary(self._attack.Attack, request, timeout_s))
+
+    def watch(
+        self,
+        images: ImagesLike,
+        method: str = "pgd",
+        *,
+        every_steps: int = 1,
+        timeout_s: float | None = None,
+        **options: Unpack[AttackOptions],
+    ) -> Watch:
+        """As `attack`, but iterates over progress (every so many steps of a sample) and results as they come.
+
+        The attack is not sent again once it has begun to answer.
+        """
+        request = attack_pb2.WatchAttackRequest(
+            request=attack_request(images, method, **options), every_steps=every_steps
+        )
+        check_time_limit(request.request, timeout_s or self._endpoint.timeout_s)
+        return Watch(self._events(request, timeout_s))
+
+    def stream_classify(
+        self, items: Iterable[tuple[str, ClassifyItem]], *, in_flight: int = 16
+    ) -> Iterator[tuple[str, Classifications | IguanaError]]:
+        """Classify without end: (id, arguments of `classify`) in, (id, answer or error) out in any order.
+
+        At most `in_flight` items are under way; `items` is read in a thread. See `iguana.pipeline` on errors.
+        """
+        requests = (
+            classify_pb2.StreamClassifyRequest(id=i, request=classify_request(**item)) for i, item in items
+        )
+        for i, answer in self._pipeline(self._classify.StreamClassify, requests, in_flight):
+            yield i, answer if isinstance(answer, IguanaError) else response.classifications(answer)
+
+    def stream_attack(
+        self, items: Iterable[tuple[str, AttackItem]], *, in_flight: int = 16
+    ) -> Iterator[tuple[str, AttackAnswer | IguanaError]]:
+        """Attack without end: (id, arguments of `attack`) in, (id, answer or error) out in any order.
+
+        At most `in_flight` items are under way; `items` is read in a thread. See `iguana.pipeline` on errors.
+        """
+        requests = (attack_pb2.StreamAttackRequest(id=i, request=attack_request(**item)) for i, item in items)
+        for i, answer in self._pipeline(self._attack.StreamAttack, requests, in_flight):
+            yield i, answer if isinstance(answer, IguanaError) else response.attack_answer(answer)
+
+    def models(self, *, timeout_s: float | None = None) -> Models:
+        """The loaded models, and the `limits` of requests."""
+        return response.models(self._unary(self._model.ListModels, model_pb2.ListModelsRequest(), timeout_s))
+
+    def attacks(self, *, timeout_s: float | None = None) -> list[Attack]:
+        """The attacks and their parameters, with ranges and defaults."""
+        return response.attacks(
+            self._unary(self._model.ListAttacks, model_pb2.ListAttacksRequest(), timeout_s)
+        )
+
+    def health(self, service: str = "", *, timeout_s: float | None = None) -> bool:
+        """Whether the server, or one service of it, is serving (grpc.health.v1); False for an unknown one."""
+        try:
+            answer = self._unary(
+                self._health.Check, health_pb2.HealthCheckRequest(service=service), timeout_s
+            )
+        except NotFound:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _unary(
+        self, method: grpc.UnaryUnaryMultiCallable[Any, AnswerT], request: Message, timeout_s: float | None
+    ) -> AnswerT:
+        check_size(request)
+        deadline = self._endpoint.deadline(timeout_s)
+        while True:
+            with self._stream(deadline):
+                call = method.future(
+                    request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata
+                )
+                try:
+                    return call.result()
+                except grpc.RpcError as error:
+                    refusal = from_rpc_error(error)
+                except grpc.FutureCancelledError as error:
+                    raise Cancelled("the client was closed") from error
+                finally:
+                    call.cancel()  # of no effect on a call that is done; Ctrl-C leaves one that is not
+            self._pause(refusal, deadline)
+
+    def _events(
+        self, request: attack_pb2.WatchAttackRequest, timeout_s: float | None
+    ) -> Generator[attack_pb2.WatchAttackResponse]:
+        check_size(request)
+        deadline = self._endpoint.deadline(timeout_s)
+        begun = False
+        while True:
+            with self._stream(deadline):
+                call = self._attack.WatchAttack(
+                    request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata
+                )
+                try:
+                    for message in call:
+                        begun = True
+                        yield message
+                except grpc.RpcError as error:
+                    refusal = from_rpc_error(error)
+                else:
+                    return
+                finally:
+                    call.cancel()
+            if begun:
+                raise refusal
+            self._pause(refusal, deadline)
+
+    def _pipeline(
+        self, method: grpc.StreamStreamMultiCallable[Any, Any], requests: Iterable[Request], in_flight: int
+    ) -> Generator[Answered]:
+        timeout_s, retries = self._endpoint.timeout_s, self._endpoint.retries
+        waiting = InFlight(in_flight, timeout_s, retries)
+        with self._stream(retry.Deadline(timeout_s)):
+            yield from Pipeline(
+                lambda outgoing: method(outgoing, timeout=STREAM_S, metadata=self._endpoint.metadata),
+                requests,
+                waiting,
+                retries,
+            ).run()
+
+    @contextmanager
+    def _stream(self, deadline: retry.Deadline) -> Generator[None]:
+        """One of the client's own streams."""
+        if not self._streams.acquire(timeout=deadline.remaining_s()):
+            raise DeadlineExceeded(f"all {self._endpoint.max_streams} streams of this client were busy")
+        try:
+            yield
+        finally:
+            self._streams.release()
+
+    def _pause(self, refusal: IguanaError, deadline: retry.Deadline) -> None:
+        pause_s = retry.overload_pause_s(refusal, deadline, self._endpoint.retries)
+        if pause_s is None:
+            raise refusal
+        time.sleep(pause_s)
+
+    @staticmethod
+    def _reported(watch: Watch, on_progress: Callable[[Progress], None]) -> AttackAnswer:
+        results: dict[int, AttackResult] = {}
+        with watch:
+            for event in watch:
+                if isinstance(event, Progress):
+                    on_progress(event)
+                else:
+                    results[event.sample] = event
+        return response.watched_answer(results, watch.summary)

@@ -1,0 +1,81 @@
+"""What a server offers, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Input:
+    """The images a model takes: sizes in pixels, preparation per channel."""
+
+    height: int
+    width: int
+    channels: int
+    resize: int
+    """The length that an encoded picture's short side is brought to before the centre is cut out."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded classifier."""
+
+    name: str
+    description: str
+    input: Input
+    classes: tuple[str, ...] = field(repr=False)
+    sha256: str
+    licence: str
+    source: str
+    device: str
+    bucket: int
+    max_batch: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest requests that the server takes; fields as in the contract's `Limits`."""
+
+    max_images: int
+    max_image_bytes: int
+    max_side: int
+    max_steps: int
+    max_restarts: int
+    max_message_bytes: int
+    max_waiting_cost: int
+    max_stream_items: int
+
+
+class Models(list[Model]):
+    """A list of the loaded models, by name, with the server's `limits`."""
+
+    def __init__(self, models: list[Model], limits: Limits) -> None:
+        super().__init__(models)
+        self.limits = limits
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an attack: one value, or one a sample, in [low, high]."""
+
+    name: str
+    kind: str
+    """ "float", "int", "bool" or "choice"."""
+    low: float
+    high: float
+    default: float
+    """Used when it is not given; of a choice, its place in `choices`."""
+    description: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One algorithm; `loss` is what it climbs unless told otherwise."""
+
+    name: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    loss: str

@@ -1,0 +1,165 @@
+"""Responses: messages as the values of `result` and `listing`. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from iguana import choice
+from iguana.errors import InternalError
+from iguana.image import from_image, from_tensor
+from iguana.listing import Attack, Input, Limits, Model, Models, Parameter
+from iguana.result import (
+    AttackAnswer,
+    AttackManifest,
+    AttackResult,
+    Classification,
+    Classifications,
+    ClassScore,
+    Ended,
+    Manifest,
+    Norms,
+    Outcome,
+    Progress,
+    Summary,
+)
+from iguana.v1 import attack_pb2, classify_pb2, manifest_pb2, model_pb2
+
+
+def classifications(message: classify_pb2.ClassifyResponse) -> Classifications:
+    """The answer of `Client.classify`."""
+    return Classifications([_classification(c) for c in message.classifications], _manifest(message.manifest))
+
+
+def attack_answer(message: attack_pb2.AttackResponse) -> AttackAnswer:
+    """The answer of `Client.attack`."""
+    return AttackAnswer(tuple(_attack_result(r) for r in message.results), _attack_manifest(message.manifest))
+
+
+def watched_answer(results: Mapping[int, AttackResult], summary: Summary | None) -> AttackAnswer:
+    """The answer of a watched attack, of its results by sample."""
+    if summary is None:
+        raise InternalError("watch: the stream ended without its summary")
+    return AttackAnswer(tuple(results[sample] for sample in sorted(results)), summary.manifest)
+
+
+def event(message: attack_pb2.WatchAttackResponse) -> Progress | AttackResult | Summary:
+    """One event of a watched attack."""
+    match message.WhichOneof("kind"):
+        case "progress":
+            p = message.progress
+            return Progress(p.sample, p.restart, p.step, p.steps, p.loss, p.margin, p.fooled)
+        case "result":
+            return _attack_result(message.result)
+        case "summary":
+            s = message.summary
+            return Summary(s.fooled, s.held, s.already, s.failed, _attack_manifest(s.manifest))
+    raise InternalError("watch: want progress, result or summary, got neither; is the client too old?")
+
+
+def models(message: model_pb2.ListModelsResponse) -> Models:
+    """The answer of `Client.models`."""
+    limits = message.limits
+    return Models(
+        [_model(m) for m in message.models],
+        Limits(
+            max_images=limits.max_images,
+            max_image_bytes=limits.max_image_bytes,
+            max_side=limits.max_side,
+            max_steps=limits.max_steps,
+            max_restarts=limits.max_restarts,
+            max_message_bytes=limits.max_message_bytes,
+            max_waiting_cost=limits.max_waiting_cost,
+            max_stream_items=limits.max_stream_items,
+        ),
+    )
+
+
+def attacks(message: model_pb2.ListAttacksResponse) -> list[Attack]:
+    """The answer of `Client.attacks`."""
+    return [
+        Attack(
+            name=a.name,
+            description=a.description,
+            parameters=tuple(
+                Parameter(p.name, p.kind, p.low, p.high, p.default_value, p.description, tuple(p.choices))
+                for p in a.parameters
+            ),
+            loss=a.loss,
+        )
+        for a in message.attacks
+    ]
+
+
+def _classification(message: classify_pb2.Classification) -> Classification:
+    return Classification(
+        top=tuple(ClassScore(c.index, c.name, c.probability) for c in message.top),
+        logits=from_tensor(message.logits).astype("f4", copy=False) if message.HasField("logits") else None,
+    )
+
+
+def _manifest(message: manifest_pb2.Manifest) -> Manifest:
+    return Manifest(
+        model=message.model,
+        model_sha256=message.model_sha256,
+        strict=message.determinism != manifest_pb2.DETERMINISM_FAST,
+        bucket=message.bucket,
+        device=message.device,
+        versions=dict(message.versions),
+    )
+
+
+def _attack_manifest(message: attack_pb2.AttackManifest) -> AttackManifest:
+    return AttackManifest(
+        run=_manifest(message.run),
+        method=message.method,
+        parameters={p.name: tuple(p.values) for p in message.parameters},
+        seed=message.seed,
+        loss=choice.word_of(message.loss, attack_pb2.Loss.DESCRIPTOR) if message.loss else "",
+        stop=choice.word_of(message.stop_on, attack_pb2.StopOn.DESCRIPTOR).removeprefix("first_"),
+        keep=choice.word_of(message.keep, attack_pb2.Keep.DESCRIPTOR),
+        grid=choice.word_of(message.output_grid, attack_pb2.OutputGrid.DESCRIPTOR),
+    )
+
+
+def _attack_result(message: attack_pb2.AttackResult) -> AttackResult:
+    return AttackResult(
+        sample=message.sample,
+        outcome=Outcome(choice.word_of(message.outcome, attack_pb2.Outcome.DESCRIPTOR)),
+        ended=Ended(choice.word_of(message.ended, attack_pb2.Ended.DESCRIPTOR)),
+        picture=from_image(message.image) if message.HasField("image") else None,
+        clean=from_image(message.clean) if message.HasField("clean") else None,
+        before=_classification(message.before),
+        after=_classification(message.after),
+        norms=Norms(message.norms.linf, message.norms.l2, message.norms.l1, message.norms.l0),
+        margin=message.margin,
+        loss=message.loss,
+        step=message.step,
+        restart=message.restart,
+        forward=message.forward,
+        backward=message.backward,
+        zero_gradients=message.zero_gradients,
+        reason=message.reason,
+    )
+
+
+def _model(message: model_pb2.Model) -> Model:
+    taken = message.input
+    return Model(
+        name=message.name,
+        description=message.description,
+        input=Input(
+            height=taken.height,
+            width=taken.width,
+            channels=taken.channels,
+            resize=taken.resize,
+            mean=tuple(taken.mean),
+            std=tuple(taken.std),
+        ),
+        classes=tuple(message.classes),
+        sha256=message.sha256,
+        licence=message.licence,
+        source=message.source,
+        device=message.device,
+        bucket=message.bucket,
+        max_batch=message.max_batch,
+    )
