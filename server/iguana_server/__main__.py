@@ -1,0 +1,5 @@
+"""python -m iguana_server."""
+
+from iguana_server.cli import main
+
+main()

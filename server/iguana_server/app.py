@@ -1,0 +1,192 @@
+"""The composition root: what a server is made of, in the order in which it comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import fields
+from functools import partial
+from typing import Self
+
+import grpc.aio
+import torch
+
+from iguana.v1 import attack_pb2_grpc, classify_pb2_grpc, model_pb2_grpc
+from iguana_server.config import Config
+from iguana_server.engine.loop import Engine
+from iguana_server.errors import ModelRefused
+from iguana_server.models import catalog
+from iguana_server.models.base import Model
+from iguana_server.models.manifest import load_manifest
+from iguana_server.rpc.attack import AttackServicer
+from iguana_server.rpc.bounds import Limits
+from iguana_server.rpc.classify import ClassifyServicer
+from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.models import ModelServicer
+from iguana_server.rpc.server import Server, methods
+from iguana_server.telemetry import Telemetry
+
+WARM_UP_PASSES = 2  # of each kind: the first allocates, the second shows that it sufficed
+
+_log = logging.getLogger(__name__)
+
+
+class EngineFailed(Exception):
+    """The engine has stopped by itself; the process must be started again."""
+
+
+class App:
+    """A running server, in this process and on this event loop.
+
+    async with App(config) as app:
+        grpc.aio.insecure_channel(f"127.0.0.1:{app.port}")
+
+    The port opens when everything is ready. On exit it drains (config.server.drain_s).
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Make nothing yet. A second app in the process shares torch's threads with the first."""
+        self.config = config
+        self.failed = asyncio.Event()  # the engine's failure
+        self._stack = AsyncExitStack()
+        self._began = time.perf_counter()
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises NotFound or ModelRefused for a model, OSError for a port that is taken."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Drain and end all."""
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        config, stack = self.config, self._stack
+        torch.set_num_threads(config.threads.torch)
+        server = config.server
+        self.telemetry = await stack.enter_async_context(
+            Telemetry(config.telemetry, methods=methods(), host=server.host, port=server.metrics_port)
+        )
+        self.models = await asyncio.to_thread(load_models, config, self.telemetry)
+        for model in self.models.values():
+            await asyncio.to_thread(warm_up, model)
+        decoders = stack.enter_context(ThreadPoolExecutor(config.threads.decode, "decoder"))
+        self._loop = asyncio.get_running_loop()
+        self.engine = Engine(
+            self.models,
+            max_cost=config.limits.max_waiting_cost,
+            max_rows=config.engine.max_rows,
+            meter=self.telemetry,
+            on_failure=self._engine_failed,
+        )
+        self.engine.start()
+        stack.callback(self.engine.stop)
+        gc.collect()
+        gc.freeze()  # a full collection over torch's objects takes 80 ms with the GIL held
+        stack.callback(gc.unfreeze)
+        self.server = Server(config, self.telemetry, servicers(config, self.engine, decoders))
+        await self.server.start()
+        stack.push_async_callback(self.server.stop, lambda: asyncio.to_thread(self.engine.stop))
+        self.port, self.metrics_port = self.server.port, self.telemetry.port
+        _log.info(
+            "serving",
+            extra={
+                "address": f"{server.host}:{self.port}",
+                "port": self.port,
+                "metrics_port": self.metrics_port,
+                "models": list(self.models),
+                "device": config.models.device,
+                "start_s": round(time.perf_counter() - self._began, 3),
+            },
+        )
+
+    def _engine_failed(self) -> None:
+        """Say so on the event loop; called in the engine's thread."""
+        self._loop.call_soon_threadsafe(self.failed.set)
+
+
+def servicers(
+    config: Config, engine: Engine, decoders: Executor
+) -> Iterable[Callable[[grpc.aio.Server], None]]:
+    """Return the generated functions that register the contract's servicers, each bound to its servicer."""
+    limits = Limits(
+        **config.limits.model_dump(include={field.name for field in fields(Limits)}),
+        max_message_bytes=config.server.max_message_bytes,
+        max_reply_bytes=config.server.max_reply_bytes,
+    )
+    codec = Codec(engine.models, limits, decoders=decoders)
+    return (
+        partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
+        partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
+        partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
+    )
+
+
+def load_models(config: Config, telemetry: Telemetry) -> Mapping[str, Model]:
+    """Load and probe every model that the configuration names; all or none.
+
+    Raises NotFound, ModelRefused.
+    """
+    device = torch.device(config.models.device)
+    loaders: list[Callable[[], Model]] = [
+        *((lambda name=name: catalog.load(name, device)) for name in config.models.load),
+        *((lambda path=path: load_manifest(path, device)) for path in config.models.manifests),
+    ]
+    models: dict[str, Model] = {}
+    for load in loaders:
+        began = time.perf_counter()
+        model = load()
+        seconds = time.perf_counter() - began
+        name = model.spec.name
+        if name in models:
+            raise ModelRefused(f"{name}: want a name of its own, got one that another model has")
+        models[name] = model
+        telemetry.model_loaded(name, model.sha256, config.models.device, seconds)
+        _log.info("model loaded", extra={"model": name, "sha256": model.sha256, "seconds": round(seconds, 3)})
+    return models
+
+
+def warm_up(model: Model) -> None:
+    """Run passes of the model's bucket, so that the first caller does not pay for first allocations."""
+    x = torch.zeros(model.spec.bucket, *model.spec.shape, device=model.device)
+    for _ in range(WARM_UP_PASSES):
+        with torch.inference_mode():
+            model(x)
+        torch.autograd.grad(model(x.requires_grad_()).sum(), x)
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Raises EngineFailed, after telling callers and balancers, where the engine stops by itself.
+    """
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    async with AsyncExitStack() as stack:
+        starting = asyncio.create_task(stack.enter_async_context(App(config)))
+        stop = asyncio.create_task(asked.wait())
+        await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return
+        app = await starting
+        failed = asyncio.create_task(app.failed.wait())
+        await asyncio.wait((stop, failed), return_when=asyncio.FIRST_COMPLETED)
+        _log.info("stopping", extra={"drain_s": config.server.drain_s, "failed": failed.done()})
+        stop.cancel()
+        failed.cancel()
+    if app.failed.is_set():
+        raise EngineFailed("the engine has failed; see the log")
+    _log.info("stopped")

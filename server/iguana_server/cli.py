@@ -1,0 +1,121 @@
+"""The command `iguana-server`: serve, config. Every setting is a flag; its name is its key in the file."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from iguana_server import process
+from iguana_server.config import PREFIX, Config, fields, help_text
+from iguana_server.errors import ServeError
+from iguana_server.telemetry import Telemetry, logs
+
+DEFAULT_FILE = Path("iguana.toml")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Iguana: a gRPC model server for the adversarial game.",
+)
+
+
+def _with_settings(command: Callable[[Config], None]) -> Callable[..., None]:
+    """Give a command one flag for every setting, and --config."""
+    parameters = [
+        inspect.Parameter(
+            "file",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option(
+                    "--config", help="file of settings (TOML); default: ./iguana.toml if there is one"
+                ),
+            ],
+        )
+    ]
+    keys = {}
+    for group, name, field in fields():
+        parameter = f"{group}__{name}"
+        keys[parameter] = key = f"{group}.{name}"
+        flag = f"--{key}/--no-{key}" if field.annotation is bool else f"--{key}"
+        default = "none" if field.default is None else field.default
+        option = typer.Option(
+            flag,
+            help=f"{help_text(field)}. Default: {default}. Variable: {PREFIX}{parameter.upper()}",
+            rich_help_panel=group,
+            show_default=False,
+        )
+        kind = _flag_type(field.annotation)
+        annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+        parameters.append(
+            inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+
+    def run(*, file: Path | None, **values: object) -> None:
+        if file is None and DEFAULT_FILE.is_file():
+            file = DEFAULT_FILE
+        given = {keys[parameter]: value for parameter, value in values.items() if value not in (None, [])}
+        try:
+            config = Config.load(file, given)
+        except ServeError as error:
+            _fail(error, 2)
+        command(config)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _flag_type(annotation: Any) -> Any:
+    """Return what the command line reads: the checks are Config's."""
+    if get_origin(annotation) is UnionType:
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is list or annotation in {bool, int, float}:
+        return annotation
+    return str
+
+
+@app.command("serve")
+@_with_settings
+def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and exit 0."""
+    logs.configure(
+        config.telemetry.log_level, config.telemetry.log_format, trace_id=Telemetry.current_trace_id
+    )
+    process.prepare()
+    from iguana_server.app import EngineFailed, serve  # noqa: PLC0415 (imports torch, which prepare() must precede)
+
+    try:
+        asyncio.run(serve(config))
+    except (ServeError, EngineFailed, OSError) as error:
+        _fail(error, 1)
+
+
+@app.command("config")
+@_with_settings
+def show(config: Config) -> None:
+    """Print the settings in force as TOML with comments: a file to start from."""
+    typer.echo(config.to_toml(), nl=False)
+
+
+def _fail(error: Exception, code: int) -> None:
+    """Say what is wrong, a line each, and exit."""
+    violations = getattr(error, "violations", None) or ((type(error).__name__, str(error)),)
+    for field, description in violations:
+        print(f"{field}: {description}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

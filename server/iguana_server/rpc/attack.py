@@ -1,0 +1,80 @@
+"""AttackService: pictures that a model takes for something else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from iguana.v1 import attack_pb2 as pb
+from iguana.v1 import attack_pb2_grpc, error_pb2
+from iguana_server.engine.job import Forged, Progress
+from iguana_server.engine.loop import Engine
+from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.context import Context
+from iguana_server.rpc.origin import Origin
+from iguana_server.rpc.pipeline import pipeline
+
+
+class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
+    """Decode, run, encode."""
+
+    def __init__(self, engine: Engine, codec: Codec) -> None:
+        """Forge with this engine's models."""
+        self._engine, self._codec = engine, codec
+
+    async def Attack(  # noqa: N802 - the contract's name, as below
+        self, request: pb.AttackRequest, context: Context
+    ) -> pb.AttackResponse:
+        """Forge a batch."""
+        return await self._attack(request, Origin.of(context))
+
+    async def WatchAttack(  # noqa: N802
+        self, request: pb.WatchAttackRequest, context: Context
+    ) -> AsyncIterator[pb.WatchAttackResponse]:
+        """Forge a batch, and tell how it goes."""
+        order = await self._codec.to_watched(request, Origin.of(context))
+        outcomes: Counter[str] = Counter()
+        async with aclosing(self._engine.stream(order.job)) as events:
+            async for event in events:
+                if isinstance(event, Progress):
+                    yield pb.WatchAttackResponse(progress=_progress(event))
+                elif isinstance(event, Forged):
+                    outcomes[event.outcome] += 1
+                    yield pb.WatchAttackResponse(result=await self._codec.from_forged(order, event))
+        yield pb.WatchAttackResponse(summary=pb.AttackSummary(manifest=order.manifest, **outcomes))
+
+    async def StreamAttack(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.StreamAttackRequest], context: Context
+    ) -> AsyncIterator[pb.StreamAttackResponse]:
+        """Forge batches as they come."""
+        origin = Origin.of(context)
+
+        async def answer(item: pb.StreamAttackRequest) -> pb.StreamAttackResponse:
+            response = await self._attack(item.request, origin, "request.")
+            return pb.StreamAttackResponse(id=item.id, response=response)
+
+        def refuse(name: str, failure: error_pb2.Failure) -> pb.StreamAttackResponse:
+            return pb.StreamAttackResponse(id=name, failure=failure)
+
+        most = self._codec.limits.max_stream_items
+        async with aclosing(pipeline(request_iterator, answer, refuse, most=most)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def _attack(self, request: pb.AttackRequest, origin: Origin, path: str = "") -> pb.AttackResponse:
+        order = await self._codec.to_attack(request, origin, path)
+        forged = await self._engine.run(order.job)
+        return await self._codec.from_attack(order, forged)
+
+
+def _progress(event: Progress) -> pb.AttackProgress:
+    return pb.AttackProgress(
+        sample=event.sample,
+        restart=event.restart,
+        step=event.step,
+        steps=event.steps,
+        loss=event.loss,
+        margin=event.margin,
+        fooled=event.fooled,
+    )

@@ -1,0 +1,29 @@
+"""What a request may ask for at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The contract's own bounds: the same on every server.
+DEFAULT_TOP_K, MAX_TOP_K = 5, 1000  # classes listed
+MAX_STOP_MARGIN = 1000.0  # logits
+MAX_TIME_LIMIT_S = 3600.0
+MAX_EVERY_STEPS = 10_000  # moves between two reports
+MAX_ID = 64  # characters
+MAX_CALLER = 64  # characters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """This server's bounds. ListModels tells them, but for the two that a caller cannot plan with."""
+
+    max_images: int  # of one request
+    max_image_bytes: int  # of one encoded image
+    max_side: int  # pixels of an encoded image
+    max_pixels: int  # of an encoded image; not told
+    max_steps: int  # of an attack
+    max_restarts: int  # of an attack
+    max_message_bytes: int  # of one request
+    max_reply_bytes: int  # of one answer; not told
+    max_waiting_cost: int  # pixels x steps in the queue
+    max_stream_items: int  # in flight on one bidirectional stream

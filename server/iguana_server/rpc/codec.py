@@ -1,0 +1,265 @@
+"""The codec: messages to jobs, answers to messages. All refusals of the contract's fields are here or below.
+
+Whatever costs more than a look is done in the threads of `decoders`, an image at a time, so that a call that
+ends gives its places up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from iguana.v1 import attack_pb2, classify_pb2, image_pb2
+from iguana_server.engine.job import AttackJob, ClassifyJob, Forged, Looked, Plan
+from iguana_server.errors import InternalError, InvalidArgument, NotFound
+from iguana_server.models.base import NAME, Model
+from iguana_server.rpc import classification
+from iguana_server.rpc.bounds import MAX_EVERY_STEPS, Limits
+from iguana_server.rpc.draft import Draft, to_draft, top_k
+from iguana_server.rpc.faults import Faults, text
+from iguana_server.rpc.goal import Classes
+from iguana_server.rpc.image import to_pixels
+from iguana_server.rpc.manifest import manifest
+from iguana_server.rpc.method import images_of
+from iguana_server.rpc.origin import Origin
+from iguana_server.rpc.result import Delivery, from_forged
+from iguana_server.rpc.words import STRICT
+
+T = TypeVar("T")
+
+_PLACES = 4  # of a request in the threads: enough to keep them busy
+_MANIFEST_BYTES = 2048  # of an answer, but for its parameters
+_COLUMN_BYTES = 8  # of a number of a parameter
+
+
+@dataclass(frozen=True)
+class ClassifyOrder:
+    """A job, and how its answer is to look."""
+
+    job: ClassifyJob
+    model: Model
+    top_k: int
+    logits: bool
+
+
+@dataclass(frozen=True)
+class AttackOrder:
+    """A job, and how its answer is to look."""
+
+    job: AttackJob
+    model: Model
+    delivery: Delivery
+    manifest: attack_pb2.AttackManifest
+
+
+class Codec:
+    """Knows the models and the limits, and nothing of any request.
+
+    Every `to_` reads a message on behalf of an origin, and raises InvalidArgument with all faults, or NotFound;
+    `path` comes before the fields that it names. Every `from_` writes an answer, and raises InternalError where
+    it would not be what was judged.
+    """
+
+    def __init__(self, models: Mapping[str, Model], limits: Limits, *, decoders: Executor) -> None:
+        """Take the loaded models by name; `decoders` must run for as long as the codec is used."""
+        self.models, self.limits = models, limits
+        self._classes = {name: Classes(name, model.spec.classes) for name, model in models.items()}
+        self._decoders = decoders
+
+    async def to_classify(
+        self, request: classify_pb2.ClassifyRequest, origin: Origin, path: str = ""
+    ) -> ClassifyOrder:
+        """Read a batch to be looked at."""
+        faults = Faults(path)
+        model = self._model(request.model, faults)
+        self._check_count(request.images, faults)
+        strict = STRICT.meanings[STRICT.read(faults, "determinism", request.determinism)]
+        k = top_k(request.top_k, faults)
+        one = classification.largest(model.spec.classes, k, with_logits=request.logits)
+        self._check_reply(len(request.images), one, faults)
+        images = await self._pixels(request.images, "images", model, faults)
+        faults.check()
+        job = ClassifyJob(
+            images,
+            method=origin.method,
+            model=model.spec.name,
+            caller=origin.caller,
+            strict=strict,
+            deadline=origin.deadline,
+            span=origin.span,
+        )
+        return ClassifyOrder(job, model, k, request.logits)
+
+    async def from_looked(
+        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
+    ) -> classify_pb2.ClassifyResponse:
+        """Write the answer of a batch."""
+        return await self._apart(partial(_from_looked, order, looked))
+
+    async def to_attack(
+        self,
+        request: attack_pb2.AttackRequest,
+        origin: Origin,
+        path: str = "",
+        *,
+        report_every: int = 0,
+        whole: bool = True,
+    ) -> AttackOrder:
+        """Read a batch to be forged; whole: the answer is one message."""
+        arrived = time.monotonic()
+        faults = Faults(path)
+        model = self._model(request.model, faults)
+        self._check_count(request.images, faults)
+        classes = self._classes[model.spec.name]
+        draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
+        if whole and draft is not None:
+            self._check_reply(len(request.images), _largest(request, draft, model), faults)
+        clean = await self._pixels(request.images, "images", model, faults)
+        columns: dict[str, torch.Tensor] = {}
+        for name, images in images_of(request).items():
+            if len(images) not in (0, 1, len(clean)):
+                continue  # the draft has noted it
+            field = f"{request.WhichOneof('method')}.{name}"
+            columns[name] = await self._pixels(images, field, model, faults) if images else clean
+        faults.check()
+        assert draft is not None  # noqa: S101 - it is a fault to name no method
+        plan = Plan(
+            attack=draft.method.attack,
+            columns=draft.columns | {name: column.expand_as(clean) for name, column in columns.items()},
+            loss_name=draft.loss_name,
+            on_grid=draft.delivery.on_grid,
+            restarts=draft.method.restarts or 1,
+            time_limit_s=_left(request.time_limit_s, arrived),
+            report_every=report_every,
+        )
+        job = AttackJob(
+            clean,
+            plan,
+            method=origin.method,
+            model=model.spec.name,
+            caller=origin.caller,
+            strict=draft.strict,
+            deadline=origin.deadline,
+            span=origin.span,
+        )
+        return AttackOrder(job, model, draft.delivery, draft.manifest)
+
+    async def to_watched(self, request: attack_pb2.WatchAttackRequest, origin: Origin) -> AttackOrder:
+        """Read a batch to be forged and watched."""
+        if request.every_steps > MAX_EVERY_STEPS:
+            raise InvalidArgument("every_steps", f"want 1..{MAX_EVERY_STEPS}, got {request.every_steps}")
+        every = request.every_steps or 1
+        return await self.to_attack(request.request, origin, "request.", report_every=every, whole=False)
+
+    async def from_forged(self, order: AttackOrder, forged: Forged) -> attack_pb2.AttackResult:
+        """Write the result of a sample."""
+        clean = order.job.images[forged.sample]
+        return await self._apart(partial(from_forged, forged, clean, order.model.spec, order.delivery))
+
+    async def from_attack(
+        self, order: AttackOrder, forged: Sequence[Looked | Forged]
+    ) -> attack_pb2.AttackResponse:
+        """Write the answer of a batch."""
+        spec, delivery, clean = order.model.spec, order.delivery, order.job.images
+        results = await self._each(
+            partial(from_forged, answer, clean[answer.sample], spec, delivery)
+            for answer in forged
+            if isinstance(answer, Forged)
+        )
+        written = [_sound(result) for result in results]
+        return attack_pb2.AttackResponse(results=written, manifest=order.manifest)
+
+    def _model(self, name: str, faults: Faults) -> Model:
+        """Return the model; without one there is nothing to read the rest by."""
+        if not NAME.fullmatch(name):
+            faults.add("model", "a name from ModelService.ListModels", text(name))
+            faults.check()
+        if name not in self.models:
+            raise NotFound("model", name, difflib.get_close_matches(name, self.models))
+        return self.models[name]
+
+    def _check_count(self, images: Sequence[image_pb2.Image], faults: Faults) -> None:
+        """Refuse too many images before any of them is looked at."""
+        if not 1 <= len(images) <= self.limits.max_images:
+            faults.add("images", f"1..{self.limits.max_images} images", str(len(images)))
+            faults.check()
+
+    def _check_reply(self, n: int, largest: int, faults: Faults) -> None:
+        """Note that n answers of at most so many bytes each could not be sent."""
+        most = (self.limits.max_reply_bytes - _MANIFEST_BYTES) // largest
+        if n > most:
+            want = f"at most {most} images, for an answer of {self.limits.max_reply_bytes} bytes"
+            faults.add("images", want, str(n))
+
+    async def _pixels(
+        self, images: Sequence[image_pb2.Image], field: str, model: Model, faults: Faults
+    ) -> torch.Tensor:
+        """Return the pixels [n, C, H, W] of images, and note those that are none."""
+        pixels = torch.empty((len(images), *model.spec.shape)).to(memory_format=model.memory_format)
+
+        def read(i: int) -> None:
+            path = f"{faults.path}{field}[{i}]"
+            pixels[i] = to_pixels(images[i], path, model.spec, self.limits)
+
+        for read_one in await self._each(partial(read, i) for i in range(len(images))):
+            if isinstance(read_one, InvalidArgument):
+                faults.extend(read_one)
+            else:
+                _sound(read_one)
+        return pixels
+
+    async def _each(self, works: Iterable[Callable[[], T]]) -> list[T | BaseException]:
+        """Do many works, few at a time: callers with few take turns with a caller with many."""
+        places = asyncio.Semaphore(_PLACES)
+
+        async def one(work: Callable[[], T]) -> T:
+            async with places:
+                return await self._apart(work)
+
+        return await asyncio.gather(*map(one, works), return_exceptions=True)
+
+    def _apart(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Do work in a thread of its own: the event loop goes on."""
+        return asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+
+def _sound(result: T | BaseException) -> T:
+    """The result, unless it is an exception, which is raised."""
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _from_looked(order: ClassifyOrder, looked: Sequence[Looked | Forged]) -> classify_pb2.ClassifyResponse:
+    for answer in looked:
+        if isinstance(answer, Looked) and not torch.isfinite(answer.logits).all():
+            raise InternalError(f"images[{answer.sample}]: want finite logits, got NaN or infinity")
+    return classify_pb2.ClassifyResponse(
+        classifications=(
+            classification.from_logits(
+                answer.logits, order.model.spec.classes, order.top_k, with_logits=order.logits
+            )
+            for answer in looked
+            if isinstance(answer, Looked)
+        ),
+        manifest=manifest(order.model, strict=order.job.strict),
+    )
+
+
+def _largest(request: attack_pb2.AttackRequest, draft: Draft, model: Model) -> int:
+    """The most bytes that one sample adds to the answer."""
+    floats = any(image.tensor.dtype == image_pb2.DTYPE_FLOAT32 for image in request.images)
+    return draft.delivery.largest(model.spec, floats=floats) + _COLUMN_BYTES * len(draft.manifest.parameters)
+
+
+def _left(limit_s: float, arrived: float) -> float | None:
+    """What is left of a time limit that counts from the arrival; None where there is none."""
+    return max(0.0, limit_s - (time.monotonic() - arrived)) if limit_s else None

@@ -1,0 +1,66 @@
+"""Listings: what this server can do, from what models and attacks declare of themselves."""
+
+from __future__ import annotations
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from iguana.v1 import model_pb2
+from iguana_server.attacks.base import Attack, Parameter
+from iguana_server.models.base import Model
+from iguana_server.rpc.bounds import Limits
+from iguana_server.rpc.method import RESTARTS, fields_of, highest
+
+
+def from_model(model: Model) -> model_pb2.Model:
+    """Return what a model declares."""
+    spec = model.spec
+    channels, height, width = spec.shape
+    return model_pb2.Model(
+        name=spec.name,
+        description=spec.description,
+        input=model_pb2.Input(
+            height=height, width=width, channels=channels, resize=spec.resize, mean=spec.mean, std=spec.std
+        ),
+        classes=spec.classes,
+        sha256=model.sha256,
+        licence=spec.licence,
+        source=spec.source,
+        device=str(model.device),
+        bucket=spec.bucket,
+        max_batch=spec.max_batch,
+    )
+
+
+def from_limits(limits: Limits) -> model_pb2.Limits:
+    """Return the limits that callers can plan with."""
+    told = (field.name for field in model_pb2.Limits.DESCRIPTOR.fields)
+    return model_pb2.Limits(**{name: getattr(limits, name) for name in told})
+
+
+def from_attack(attack: type[Attack], limits: Limits) -> model_pb2.Attack:
+    """Return what an attack declares, its parameters in the order of the contract."""
+    said = (attack.__doc__ or "").partition("\n")[0].removesuffix(".")
+    return model_pb2.Attack(
+        name=attack.name,
+        description=f"{said} ({attack.paper})",
+        parameters=(_parameter(field, attack, limits) for field in fields_of(attack)),
+        loss=attack.default_loss,
+    )
+
+
+def _parameter(field: FieldDescriptor, attack: type[Attack], limits: Limits) -> model_pb2.Parameter:
+    if field.name == RESTARTS:
+        p = Parameter(
+            name=RESTARTS, kind="int", low=1, high=limits.max_restarts, default=1, doc="tries of each sample"
+        )
+    else:
+        p = attack.parameters()[field.name]
+    return model_pb2.Parameter(
+        name=p.name,
+        kind=p.kind,
+        low=p.low,
+        high=highest(p, limits),
+        default_value=p.default,
+        description=p.doc,
+        choices=p.choices,
+    )

@@ -1,0 +1,34 @@
+"""ModelService: what this server can do."""
+
+from __future__ import annotations
+
+from iguana.v1 import model_pb2 as pb
+from iguana.v1 import model_pb2_grpc
+from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.engine.loop import Engine
+from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.context import Context
+from iguana_server.rpc.listing import from_attack, from_limits, from_model
+
+
+class ModelServicer(model_pb2_grpc.ModelServiceServicer):
+    """The answers never change while the server runs."""
+
+    def __init__(self, engine: Engine, codec: Codec) -> None:
+        """Tell of this engine's models and this codec's limits."""
+        models = (from_model(model) for _, model in sorted(engine.models.items()))
+        self._models = pb.ListModelsResponse(models=models, limits=from_limits(codec.limits))
+        attacks = (from_attack(attack, codec.limits) for attack in ATTACKS.values())
+        self._attacks = pb.ListAttacksResponse(attacks=attacks)
+
+    async def ListModels(  # noqa: N802 - the contract's name, as below
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """List the models and the limits."""
+        return self._models
+
+    async def ListAttacks(  # noqa: N802
+        self, request: pb.ListAttacksRequest, context: Context
+    ) -> pb.ListAttacksResponse:
+        """List the attacks and their parameters."""
+        return self._attacks

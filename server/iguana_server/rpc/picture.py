@@ -1,0 +1,140 @@
+"""A picture file and its pixels: PNG, JPEG and WebP in, PNG out.
+
+Nothing of a file is decoded before its header says that it is small enough: a decompression bomb costs a look
+at its first bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from iguana_server.errors import InvalidArgument, ServeError
+from iguana_server.models.base import Spec
+from iguana_server.rpc.bounds import Limits
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MODES = {1: "L", 3: "RGB"}  # by channels
+PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_HEADER = 30  # bytes of a WebP file that hold its size
+_RLE = 3  # zlib's Z_RLE: a forged picture is noise, in which no match is worth looking for
+
+Refuse = Callable[[str, str], NoReturn]
+
+
+def decode(data: bytes, field: str, spec: Spec, limits: Limits) -> NDArray[np.uint8]:
+    """Return the pixels of a picture file, as the model takes them: uint8 [H, W, C].
+
+    The picture is turned upright as its EXIF says, laid on white where it is transparent, turned to RGB or grey
+    (of 16 bits a channel the high ones are kept; colour profiles are not applied), its short side brought to
+    `spec.resize` (bicubic), and the centre cut out.
+
+    Raises InvalidArgument that names `field` for any bytes that are not one such picture within the limits.
+    """
+
+    def refuse(want: str, got: str) -> NoReturn:
+        raise InvalidArgument(field, f"want {want}, got {got}")
+
+    channels, height, width = spec.shape
+    if channels not in MODES:
+        refuse(f"a tensor, for a model of {channels} channels", "a file")
+    if not 1 <= len(data) <= limits.max_image_bytes:
+        refuse(f"1 to {limits.max_image_bytes} bytes", str(len(data)))
+    _check_magic(data, limits, refuse)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:  # reads the header
+            _check_size(*opened.size, limits, refuse)
+            if (frames := getattr(opened, "n_frames", 1)) != 1:
+                refuse("one frame", f"{frames} frames")
+            opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)
+            picture = _in_mode(opened, MODES[channels])
+            pixels = np.array(_fitted(picture, spec.resize, height, width))
+    except (ServeError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        refuse(f"at most {limits.max_pixels} pixels", "many times more")
+    except (
+        Exception
+    ) as error:  # Pillow raises OSError, ValueError, SyntaxError, struct.error, ... for bad bytes
+        raise InvalidArgument(
+            field,
+            f"want a sound PNG, JPEG or WebP file, got one that does not decode ({type(error).__name__})",
+        ) from error
+    return pixels.reshape(height, width, channels)
+
+
+def encode(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a PNG file of pixels uint8 [H, W, C], C = 1 or 3.
+
+    The fastest of zlib's ways that still compresses: on a forged 224 x 224 RGB picture 5.5 ms of CPU for 112 KB,
+    where the default takes 7.3 ms for the same, and storing takes 3.2 ms for 151 KB.
+    """
+    flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    file = io.BytesIO()
+    Image.fromarray(flat).save(file, "PNG", compress_level=1, compress_type=_RLE)
+    return file.getvalue()
+
+
+def reread(png: bytes) -> NDArray[np.uint8]:
+    """Return the pixels of a file that `encode` made: uint8 [H, W, C]."""
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+        pixels = np.asarray(picture)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _check_magic(data: bytes, limits: Limits, refuse: Refuse) -> None:
+    """Refuse other formats, and WebP of too large a canvas: Pillow allocates that before it tells its size."""
+    if data.startswith((PNG_MAGIC, JPEG_MAGIC)):
+        return
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        refuse("a PNG, JPEG or WebP file", "bytes of another format")
+    if len(data) < _HEADER:
+        refuse("a sound PNG, JPEG or WebP file", "the start of one")
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack("<I", data[21:25])
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
+    _check_size(width, height, limits, refuse)
+
+
+def _check_size(width: int, height: int, limits: Limits, refuse: Refuse) -> None:
+    if not (1 <= width <= limits.max_side and 1 <= height <= limits.max_side):
+        refuse(f"sides of 1 to {limits.max_side} pixels", f"{width} x {height}")
+    if width * height > limits.max_pixels:
+        refuse(f"at most {limits.max_pixels} pixels", f"{width} x {height}")
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))  # Pillow itself would clip
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert(mode)
+
+
+def _fitted(picture: Image.Image, resize: int, height: int, width: int) -> Image.Image:
+    """Bring the short side to `resize` and cut the centre out, in one pass that computes only what is kept."""
+    old = picture.size
+    short = min(old)
+    new = [resize * side // short for side in old]
+    start = [(side - kept) // 2 for side, kept in zip(new, (width, height), strict=True)]
+    scale = [before / after for before, after in zip(old, new, strict=True)]
+    box = (
+        start[0] * scale[0],
+        start[1] * scale[1],
+        min((start[0] + width) * scale[0], old[0]),
+        min((start[1] + height) * scale[1], old[1]),
+    )
+    return picture.resize((width, height), Image.Resampling.BICUBIC, box)
