@@ -18,7 +18,7 @@ OUT = Path("out")
 def server() -> Iterator[str]:
     """Run the server with its default models on free ports, and yield its address; its log goes to out/."""
     log = OUT / "server.log"
-    command = [BIN / "iguana-server", "serve", "--server.port", "0", "--server.metrics-port", "0"]
+    command = [str(BIN / "iguana-server"), "serve", "--server.port", "0", "--server.metrics_port", "0"]
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True)
         try:
@@ -29,8 +29,7 @@ def server() -> Iterator[str]:
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
+    for line in process.stdout or ():
         record = json.loads(line)
         if record["message"] == "serving":
             return str(record["address"])
@@ -41,9 +40,9 @@ def main() -> int:
     """Classify the cat, forge the iguana, and draw out/iguana.png."""
     OUT.mkdir(exist_ok=True)
     with server() as address:
-        cat, forged, sheet = HERE / "cat.png", OUT / "forged.png", OUT / "iguana.png"
         attack = ["--target", "common iguana", "--method", "pgd", "--epsilon", "2/255", "--steps", "20"]
-        command = [BIN / "iguana", "attack", cat, *attack, "-o", forged, "--sheet", sheet]
+        made = ["-o", str(OUT / "forged.png"), "--sheet", str(OUT / "iguana.png")]
+        command = [str(BIN / "iguana"), "attack", str(HERE / "cat.png"), *attack, *made]
         return subprocess.run(command, env=os.environ | {"IGUANA_SERVER": address}, check=False).returncode
 
 

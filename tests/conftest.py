@@ -4,8 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the server does; before torch is imported
 
-import torch  # noqa: E402 - after the above
-from hypothesis import settings  # noqa: E402
+import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)  # the models of the tests are small; who wants more says so
 

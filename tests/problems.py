@@ -51,7 +51,7 @@ def _quadratic(name: str, distance: float) -> Problem:
         way = c.view(x0.shape[1:]) - x0
         if norm == "linf":
             return x0 + way.clamp(-epsilon, epsilon)
-        length = way.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        length: Tensor = way.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         return x0 + way * length.reciprocal().mul(epsilon).clamp_max(1)
 
     return Problem(name, lambda x: -(x.flatten(1) - c).square().sum(1), best)

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
 # Who may import these from outside.
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "google", "iguana"}
 ONLY: dict[str, set[str]] = {
-    **dict.fromkeys(WIRE, {"rpc", "app", "telemetry"}),
+    **{name: {"rpc", "app", "telemetry"} for name in WIRE},
     "prometheus_client": {"telemetry"},
     "opentelemetry": {"telemetry", "rpc"},
     "PIL": {"rpc"},
@@ -44,7 +44,11 @@ def _part(path: Path) -> str:
     return path.relative_to(SERVER).parts[0].removesuffix(".py")
 
 
-FILES = [path for path in SERVER.rglob("*.py") if path.parent != SERVER or _part(path) in {"errors", "app", "config"}]
+FILES = [
+    path
+    for path in SERVER.rglob("*.py")
+    if path.parent != SERVER or _part(path) in {"errors", "app", "config"}
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SERVER)))

@@ -78,7 +78,7 @@ class Server(Group):
         default=8 * MIB, ge=1024, le=256 * MIB, description="largest request, in bytes"
     )
     max_reply_bytes: int = Field(
-        default=16 * MIB, ge=1024, le=1024 * MIB, description="largest reply, in bytes"
+        default=48 * MIB, ge=1024, le=1024 * MIB, description="largest reply, in bytes"
     )
     max_metadata_bytes: int = Field(
         default=8192, ge=1024, le=MIB, description="most metadata of a call, in bytes"
@@ -142,7 +142,12 @@ class Models(Group):
 class Threads(Group):
     """Threads, each beside the one event loop and the one engine thread."""
 
-    torch: int = Field(default=1, ge=1, le=1024, description="threads of one pass of a model on the CPU")
+    torch: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)),
+        ge=1,
+        le=1024,
+        description="threads of one pass of a model on the CPU; all cores unless told",
+    )
     decode: int = Field(default=2, ge=1, le=64, description="threads that decode and encode images")
 
 

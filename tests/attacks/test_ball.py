@@ -32,7 +32,12 @@ def _options(attack: type[Attack], data: st.DataObject) -> dict[str, Any]:
             options[name] = data.draw(st.integers(0, int(p.high)), label=name)
         elif p.kind == "float":
             high = min(p.high, 3.0 if attack.norm == "l2" else 0.25)
-            values = data.draw(st.lists(st.floats(p.low, high, width=32, allow_subnormal=False), min_size=ROWS, max_size=ROWS), label=name)
+            values = data.draw(
+                st.lists(
+                    st.floats(p.low, high, width=32, allow_subnormal=False), min_size=ROWS, max_size=ROWS
+                ),
+                label=name,
+            )
             options[name] = torch.tensor(values)
     if attack.name == "rfgsm":
         options["alpha"] = torch.minimum(options["alpha"], options["epsilon"])
@@ -77,15 +82,19 @@ def test_attack_stays_in_ball_and_box_and_on_the_grid(
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.norm != "none"])
 def test_epsilon_0_returns_the_image_bit_for_bit(name: str, on_grid: bool) -> None:
     x0 = pictures(ROWS)
-    options = {"alpha": 0.0} if name == "rfgsm" else {}
-    table = ATTACKS[name].new(x0, classes=CLASSES, on_grid=on_grid, keep_last=True, epsilon=0.0, stop=NEVER, **options)
+    options: dict[str, Any] = {"alpha": 0.0} if name == "rfgsm" else {}
+    table = ATTACKS[name].new(
+        x0, classes=CLASSES, on_grid=on_grid, keep_last=True, epsilon=0.0, stop=NEVER, **options
+    )
     assert torch.equal(climb(table, MODEL).best, x0)
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_the_answer_is_what_the_model_says_of_the_delivered_picture(name: str) -> None:
     """Success, margin and loss belong to `best`: looked at again, they are the same."""
-    table = ATTACKS[name].new(pictures(8), classes=CLASSES, on_grid=True, stop=FIRST_SUCCESS, sample=torch.arange(8))
+    table = ATTACKS[name].new(
+        pictures(8), classes=CLASSES, on_grid=True, stop=FIRST_SUCCESS, sample=torch.arange(8)
+    )
     climb(table, MODEL)
     logits = MODEL(table.best)
     assert torch.equal(logits, table.after)
@@ -97,11 +106,19 @@ def test_the_answer_is_what_the_model_says_of_the_delivered_picture(name: str) -
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(name: str) -> None:
     def run(seed: int) -> torch.Tensor:
-        options = {"random_start": True} if "random_start" in ATTACKS[name].parameters() else {}
+        options: dict[str, Any] = (
+            {"random_start": True} if "random_start" in ATTACKS[name].parameters() else {}
+        )
         if name == "forge":
             options = {"start": torch.tensor(1)}
         table = ATTACKS[name].new(
-            pictures(4), classes=CLASSES, seed=seed, sample=torch.arange(4), keep_last=True, stop=NEVER, **options
+            pictures(4),
+            classes=CLASSES,
+            seed=seed,
+            sample=torch.arange(4),
+            keep_last=True,
+            stop=NEVER,
+            **options,
         )
         return climb(table, MODEL).best
 

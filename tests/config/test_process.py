@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from iguana_server import process
+
 GLIBC = platform.libc_ver()[0] == "glibc"
 MAPPED = """
 import ctypes, sys, threading
@@ -38,7 +40,7 @@ thread.join()
 
 
 def _run(code: str, *arguments: str, **variables: str) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "OMP_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "OMP_", "GOMP_"))}
     env |= {"PYTHONPATH": ":".join(sys.path), **variables}
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
@@ -54,9 +56,10 @@ def test_large_blocks_come_from_the_heap_in_every_thread() -> None:
 @pytest.mark.skipif(not GLIBC, reason="the settings are glibc's")
 def test_what_the_user_has_set_stands() -> None:
     assert _run(MAPPED, "prepared", MALLOC_MMAP_THRESHOLD_="1000000").split() == ["1", "1"]
-    code = "from iguana_server import process; process.prepare(); import os; print(os.environ['OMP_WAIT_POLICY'])"
-    assert _run(code, OMP_WAIT_POLICY="ACTIVE").strip() == "ACTIVE"
-    assert _run(code).strip() == "PASSIVE"
+    code = "from iguana_server import process; process.prepare(); import os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert _run(code, OMP_WAIT_POLICY="ACTIVE").strip() == "None"
+    assert _run(code, GOMP_SPINCOUNT="7").strip() == "7"
+    assert _run(code).strip() == process.SPINS
 
 
 def test_too_late_is_refused() -> None:

@@ -34,7 +34,9 @@ async def test_the_cost_of_what_waits_is_bounded_and_returns_to_0() -> None:
     queue = Queue(10 * PIXELS)
     queue.put(_job(6))
     queue.put(_job(4))
-    with pytest.raises(Overloaded, match=f"want at most {10 * PIXELS} pixels x steps waiting, got {10 * PIXELS} \\+ {PIXELS}"):
+    with pytest.raises(
+        Overloaded, match=f"want at most {10 * PIXELS} pixels x steps waiting, got {10 * PIXELS} \\+ {PIXELS}"
+    ):
         queue.put(_job(1))
     assert len(_take_all(queue)) == 10
     assert queue.cost == 0

@@ -44,7 +44,7 @@ def test_unlike_parts_share_a_pass_and_each_row_gets_its_own_gradient() -> None:
         x = part.images.clone().requires_grad_()
         logits = model(x)
         torch.testing.assert_close(what.logits, logits.detach(), atol=1e-5, rtol=0)
-        loss = LOSSES[part.loss_name](logits, **goals)
+        loss = LOSSES[part.loss_name](logits, goals["label"], goals["clean"], goals["targeted"])
         (grad,) = torch.autograd.grad(loss.sum(), x)
         torch.testing.assert_close(what.loss, loss.detach(), atol=1e-5, rtol=0)
         torch.testing.assert_close(what.grad, grad, atol=1e-5, rtol=0)

@@ -46,6 +46,10 @@ class Limits:
     max_message_bytes: int
     max_waiting_cost: int
     max_stream_items: int
+    max_pixels: int
+    max_reply_bytes: int
+    default_deadline_s: float
+    max_deadline_s: float
 
 
 class Models(list[Model]):
@@ -62,13 +66,15 @@ class Parameter:
 
     name: str
     kind: str
-    """ "float", "int", "bool" or "choice"."""
+    """ "float", "int", "bool", "choice" or "image"."""
     low: float
     high: float
     default: float
     """Used when it is not given; of a choice, its place in `choices`."""
     description: str
     choices: tuple[str, ...]
+    rule: str
+    """How the default follows from other parameters; empty if it is always `default`."""
 
 
 @dataclass(frozen=True)

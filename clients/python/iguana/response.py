@@ -70,6 +70,10 @@ def models(message: model_pb2.ListModelsResponse) -> Models:
             max_message_bytes=limits.max_message_bytes,
             max_waiting_cost=limits.max_waiting_cost,
             max_stream_items=limits.max_stream_items,
+            max_pixels=limits.max_pixels,
+            max_reply_bytes=limits.max_reply_bytes,
+            default_deadline_s=limits.default_deadline_s,
+            max_deadline_s=limits.max_deadline_s,
         ),
     )
 
@@ -81,7 +85,9 @@ def attacks(message: model_pb2.ListAttacksResponse) -> list[Attack]:
             name=a.name,
             description=a.description,
             parameters=tuple(
-                Parameter(p.name, p.kind, p.low, p.high, p.default_value, p.description, tuple(p.choices))
+                Parameter(
+                    p.name, p.kind, p.low, p.high, p.default_value, p.description, tuple(p.choices), p.rule
+                )
                 for p in a.parameters
             ),
             loss=a.loss,
@@ -118,6 +124,9 @@ def _attack_manifest(message: attack_pb2.AttackManifest) -> AttackManifest:
         stop=choice.word_of(message.stop_on, attack_pb2.StopOn.DESCRIPTOR).removeprefix("first_"),
         keep=choice.word_of(message.keep, attack_pb2.Keep.DESCRIPTOR),
         grid=choice.word_of(message.output_grid, attack_pb2.OutputGrid.DESCRIPTOR),
+        stop_margin=message.stop_margin,
+        labels=tuple(message.labels),
+        targeted=tuple(message.targeted),
     )
 
 

@@ -73,7 +73,8 @@ class Manifest:
 class AttackManifest:
     """What made the answer of an attack: `parameters` as used, one value a sample; the rest as asked.
 
-    `stop` is "success", "never" or "margin"; `loss` is "" if the attack climbs none.
+    `stop` is "success", "never" or "margin"; `loss` is "" if the attack climbs none; `labels` are the classes
+    to leave or, where `targeted`, to reach, one a sample, -1 for the prediction of the clean image.
     """
 
     run: Manifest
@@ -84,6 +85,9 @@ class AttackManifest:
     stop: str
     keep: str
     grid: str
+    stop_margin: float
+    labels: tuple[int, ...]
+    targeted: tuple[bool, ...]
 
 
 class Classifications(list[Classification]):

@@ -143,7 +143,7 @@ class Bench:
             row.stage = (
                 Stage.OVER if stage is Stage.LAST else Stage.MOVE if row.moves < row.steps else Stage.LAST
             )
-        watched = [i for i, row in enumerate(rows) if row.job.reports(row.moves)]
+        watched = [i for i, row in enumerate(rows) if stage is Stage.MOVE and row.job.reports(row.moves)]
         if not watched:
             return
         loss, margin, fooled = seen.loss.tolist(), table.margin.tolist(), table.fooled.tolist()

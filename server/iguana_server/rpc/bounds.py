@@ -15,15 +15,17 @@ MAX_CALLER = 64  # characters
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """This server's bounds. ListModels tells them, but for the two that a caller cannot plan with."""
+    """This server's bounds; ListModels tells them."""
 
     max_images: int  # of one request
     max_image_bytes: int  # of one encoded image
     max_side: int  # pixels of an encoded image
-    max_pixels: int  # of an encoded image; not told
+    max_pixels: int  # of an encoded image
     max_steps: int  # of an attack
     max_restarts: int  # of an attack
     max_message_bytes: int  # of one request
-    max_reply_bytes: int  # of one answer; not told
+    max_reply_bytes: int  # of one answer
     max_waiting_cost: int  # pixels x steps in the queue
     max_stream_items: int  # in flight on one bidirectional stream
+    default_deadline_s: float  # of a call that sets none
+    max_deadline_s: float  # of any call

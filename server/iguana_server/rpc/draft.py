@@ -82,6 +82,9 @@ def to_draft(
             stop_on=stop_on,
             keep=keep,
             output_grid=grid,
+            stop_margin=stop_margin,
+            labels=goals.label.tolist(),
+            targeted=goals.targeted.tolist(),
         ),
     )
 

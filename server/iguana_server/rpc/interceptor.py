@@ -91,7 +91,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 body: bytes = serialise(await behaviour(incoming(raw), context))
                 return body
 
-            return await self._run(method, context, work)
+            return await self._run(method, context, work, pipeline=handler.request_streaming)
 
         async def stream(raw: Any, context: Context) -> None:
             behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
@@ -104,7 +104,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     async for response in responses:
                         await context.write(response)
 
-            await self._run(method, context, work)
+            await self._run(method, context, work, pipeline=handler.request_streaming)
 
         if handler.response_streaming:
             make = (
@@ -120,13 +120,15 @@ class Interceptor(grpc.aio.ServerInterceptor):
         )
         return make(unary)
 
-    async def _run(self, method: str, context: Context, work: Callable[[], Awaitable[T]]) -> T:
+    async def _run(
+        self, method: str, context: Context, work: Callable[[], Awaitable[T]], *, pipeline: bool
+    ) -> T:
         """Run a method under its deadline and end the call with the right status."""
         task = cast("asyncio.Task[Any]", asyncio.current_task())  # grpc's own, one a call
         self._running[task] = method
         try:
             with self._telemetry.call(method, context.invocation_metadata() or ()) as observation:
-                allowed = self._allowed(method, context.time_remaining())
+                allowed = self._allowed(method, context.time_remaining(), pipeline=pipeline)
                 Call(method, time.monotonic() + allowed, self._telemetry.current_span()).enter()
                 try:
                     return await _within(allowed, work)
@@ -149,12 +151,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
         finally:
             del self._running[task]
 
-    def _allowed(self, method: str, remaining_s: float | None) -> float:
-        """Return the seconds a call may take."""
+    def _allowed(self, method: str, remaining_s: float | None, *, pipeline: bool) -> float:
+        """Return the seconds a call may take; a pipeline lives as long as its caller sends, within the limit."""
         if not method.startswith(OURS):
             return math.inf
         if remaining_s is None:
-            return self._limits.default_deadline_s
+            return self._limits.max_deadline_s if pipeline else self._limits.default_deadline_s
         return min(remaining_s, self._limits.max_deadline_s)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from google.protobuf.descriptor import FieldDescriptor
 
 from iguana.v1 import model_pb2
@@ -33,8 +35,7 @@ def from_model(model: Model) -> model_pb2.Model:
 
 def from_limits(limits: Limits) -> model_pb2.Limits:
     """Return the limits that callers can plan with."""
-    told = (field.name for field in model_pb2.Limits.DESCRIPTOR.fields)
-    return model_pb2.Limits(**{name: getattr(limits, name) for name in told})
+    return model_pb2.Limits(**asdict(limits))
 
 
 def from_attack(attack: type[Attack], limits: Limits) -> model_pb2.Attack:
@@ -63,4 +64,5 @@ def _parameter(field: FieldDescriptor, attack: type[Attack], limits: Limits) -> 
         default_value=p.default,
         description=p.doc,
         choices=p.choices,
+        rule="" if p.rule is None else p.rule.text,
     )

@@ -25,7 +25,7 @@ METHODS: Mapping[str, FieldDescriptor] = {
 
 @dataclass(frozen=True)
 class Method:
-    """An attack as asked for: its parameters as columns [n], images apart; how often each sample is tried."""
+    """An attack as asked for: its parameters as columns [n], but for images; how often each sample is tried."""
 
     attack: type[Attack]
     columns: dict[str, torch.Tensor]
@@ -72,11 +72,15 @@ def to_method(request: attack_pb2.AttackRequest, n: int, limits: Limits, faults:
     own = Faults(f"{faults.path}{name}.")
     parameters = attack.parameters()
     columns: dict[str, torch.Tensor] = {}
+    given: set[str] = set()
     for field in fields_of(attack):
         parameter = parameters.get(field.name)
         if parameter is not None and parameter.kind != "image":
             values = getattr(message, field.name)
             columns[field.name] = _column(values, parameter, field, n, limits, own)
+            if values:
+                given.add(field.name)
+    columns |= attack.derived(columns, given)
     for parameter_name, images in images_of(request).items():
         if len(images) not in (0, 1, n):
             own.add(parameter_name, f"none, {counts(n, 'image')}", str(len(images)))

@@ -107,6 +107,7 @@ def _options(config: Config) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", _ms(server.handshake_timeout_s)),
         ("grpc.keepalive_time_ms", _ms(server.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _ms(server.keepalive_timeout_s)),
+        ("grpc.http2.ping_timeout_ms", _ms(server.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(server.min_ping_interval_s)),
         ("grpc.max_connection_idle_ms", _ms(server.max_connection_idle_s)),

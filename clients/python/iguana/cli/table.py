@@ -85,7 +85,7 @@ def _range(parameter: Parameter) -> tuple[str, str]:
         return ", ".join(parameter.choices), parameter.choices[int(parameter.default)]
     if parameter.kind == "bool":
         return "true, false", str(bool(parameter.default)).lower()
-    return f"{parameter.low:g} to {parameter.high:g}", _number(parameter.default)
+    return f"{parameter.low:g} to {parameter.high:g}", parameter.rule or _number(parameter.default)
 
 
 def _number(value: float) -> str:

@@ -321,7 +321,9 @@ class AttackRequest(_message.Message):
     stop_on: Global___StopOn.ValueType
     """stop_on is when a sample leaves before its steps are spent."""
     stop_margin: _builtins.float
-    """stop_margin is the lead in logits that STOP_ON_MARGIN waits for, in [0, 1000]."""
+    """stop_margin is the lead in logits that STOP_ON_MARGIN waits for, in [0, 1000]; 0
+    with any other stop_on.
+    """
     keep: Global___Keep.ValueType
     """keep is which iterate is delivered."""
     output_grid: Global___OutputGrid.ValueType
@@ -427,7 +429,7 @@ Global___AttackRequest: _TypeAlias = AttackRequest  # noqa: Y015
 
 @_typing.final
 class Goal(_message.Message):
-    """Goal is what counts as success for a sample."""
+    """Goal is what counts as success for a sample. One kind must be set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -578,7 +580,8 @@ class Rfgsm(_message.Message):
     @_builtins.property
     def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """alpha is the length of the random sign step that comes first, in [0, 1]; the
-        gradient's step is epsilon - alpha. One value, or one a sample. Default 4/255.
+        gradient's step is epsilon - alpha. At most epsilon. One value, or one a sample.
+        Default epsilon / 2.
         """
 
     def __init__(
@@ -620,7 +623,9 @@ class Pgd(_message.Message):
 
     @_builtins.property
     def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default 2/255."""
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -677,7 +682,7 @@ class Pgdl2(_message.Message):
     @_builtins.property
     def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """alpha is the L2 length of a step, in [0, 1000]. One value, or one a sample. Default
-        0.1.
+        2.5 epsilon / steps, at most epsilon.
         """
 
     @_builtins.property
@@ -727,7 +732,9 @@ class Mifgsm(_message.Message):
 
     @_builtins.property
     def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default 2/255."""
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -777,7 +784,9 @@ class Nifgsm(_message.Message):
 
     @_builtins.property
     def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default 2/255."""
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -1144,6 +1153,9 @@ class AttackManifest(_message.Message):
     STOP_ON_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
     OUTPUT_GRID_FIELD_NUMBER: _builtins.int
+    STOP_MARGIN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TARGETED_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """method is the attack's name."""
     seed: _builtins.int
@@ -1156,6 +1168,8 @@ class AttackManifest(_message.Message):
     """keep as used."""
     output_grid: Global___OutputGrid.ValueType
     """output_grid as used."""
+    stop_margin: _builtins.float
+    """stop_margin as used."""
     @_builtins.property
     def run(self) -> _manifest_pb2.Manifest:
         """run is the model, device and versions."""
@@ -1163,6 +1177,16 @@ class AttackManifest(_message.Message):
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedParameter]:
         """parameters as used, one value a sample, float32 where they are real."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """labels are the classes to leave or to reach, one a sample; -1 is the model's
+        prediction of the clean image.
+        """
+
+    @_builtins.property
+    def targeted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """targeted tells, one a sample, whether the label is to be reached."""
 
     def __init__(
         self,
@@ -1175,10 +1199,13 @@ class AttackManifest(_message.Message):
         stop_on: Global___StopOn.ValueType = ...,
         keep: Global___Keep.ValueType = ...,
         output_grid: Global___OutputGrid.ValueType = ...,
+        stop_margin: _builtins.float = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
+        targeted: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep", "loss", b"loss", "method", b"method", "output_grid", b"output_grid", "parameters", b"parameters", "run", b"run", "seed", b"seed", "stop_on", b"stop_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep", "labels", b"labels", "loss", b"loss", "method", b"method", "output_grid", b"output_grid", "parameters", b"parameters", "run", b"run", "seed", b"seed", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "targeted", b"targeted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,7 +83,8 @@ class Image(_message.Message):
     """encoded is the bytes of a PNG, JPEG or WebP file: one frame, at most
     limits.max_image_bytes, sides 1 to limits.max_side pixels. The server turns it to
     the model's channels (RGB or grey), brings the short side to the model's `resize`
-    (bicubic) and cuts the centre. Those 8-bit pixels are the clean image that is
+    (bicubic) and cuts the centre. EXIF orientation is applied, transparency lies on
+    white, 16-bit values keep their high byte. Those 8-bit pixels are the clean image that is
     judged, attacked and measured from.
     """
     @_builtins.property

@@ -189,6 +189,10 @@ class Limits(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_WAITING_COST_FIELD_NUMBER: _builtins.int
     MAX_STREAM_ITEMS_FIELD_NUMBER: _builtins.int
+    MAX_PIXELS_FIELD_NUMBER: _builtins.int
+    MAX_REPLY_BYTES_FIELD_NUMBER: _builtins.int
+    DEFAULT_DEADLINE_S_FIELD_NUMBER: _builtins.int
+    MAX_DEADLINE_S_FIELD_NUMBER: _builtins.int
     max_images: _builtins.int
     """max_images in one request."""
     max_image_bytes: _builtins.int
@@ -205,6 +209,16 @@ class Limits(_message.Message):
     """max_waiting_cost is the most work that may wait, in pixels x steps."""
     max_stream_items: _builtins.int
     """max_stream_items in flight on one bidirectional stream."""
+    max_pixels: _builtins.int
+    """max_pixels of an encoded image."""
+    max_reply_bytes: _builtins.int
+    """max_reply_bytes of one answer; a request whose answer could be larger is refused."""
+    default_deadline_s: _builtins.float
+    """default_deadline_s is what a unary or server-streaming call gets that sets no
+    deadline.
+    """
+    max_deadline_s: _builtins.float
+    """max_deadline_s is the longest a call lives, whatever its deadline."""
     def __init__(
         self,
         *,
@@ -216,10 +230,14 @@ class Limits(_message.Message):
         max_message_bytes: _builtins.int = ...,
         max_waiting_cost: _builtins.int = ...,
         max_stream_items: _builtins.int = ...,
+        max_pixels: _builtins.int = ...,
+        max_reply_bytes: _builtins.int = ...,
+        default_deadline_s: _builtins.float = ...,
+        max_deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_bytes", b"max_image_bytes", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,10 +335,11 @@ class Parameter(_message.Message):
     DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name of the field."""
     kind: _builtins.str
-    """kind is "float", "int", "bool" or "choice"."""
+    """kind is "float", "int", "bool", "choice" or "image"."""
     low: _builtins.float
     """low is the least value taken."""
     high: _builtins.float
@@ -329,9 +348,14 @@ class Parameter(_message.Message):
     """default_value is used when the field is empty (for a choice: its place in choices)."""
     description: _builtins.str
     """description says what it is, with its unit."""
+    rule: _builtins.str
+    """rule tells how the default follows from other parameters, such as "epsilon / 2".
+    default_value is then the default while those are at theirs. Empty: always
+    default_value.
+    """
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """choices are the values of a choice, as in the enum."""
+        """choices are the values of a choice: the enum's, without their prefix, in lower case."""
 
     def __init__(
         self,
@@ -343,10 +367,11 @@ class Parameter(_message.Message):
         default_value: _builtins.float = ...,
         description: _builtins.str = ...,
         choices: _abc.Iterable[_builtins.str] | None = ...,
+        rule: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "default_value", b"default_value", "description", b"description", "high", b"high", "kind", b"kind", "low", b"low", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "default_value", b"default_value", "description", b"description", "high", b"high", "kind", b"kind", "low", b"low", "name", b"name", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

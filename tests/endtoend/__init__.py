@@ -1,0 +1,1 @@
+"""The real server, as a process of its own, and its real clients."""

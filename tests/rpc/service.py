@@ -1,0 +1,171 @@
+"""The real services: a small model, the real engine, the real server, a real channel."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from iguana.v1 import (
+    attack_pb2_grpc,
+    classify_pb2_grpc,
+    image_pb2,
+    model_pb2_grpc,
+)
+from iguana_server.config import Config
+from iguana_server.engine.loop import Engine
+from iguana_server.models.base import Model, Spec
+from iguana_server.rpc.attack import AttackServicer
+from iguana_server.rpc.bounds import Limits
+from iguana_server.rpc.classify import ClassifyServicer
+from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.models import ModelServicer
+from iguana_server.rpc.server import Server, methods
+from iguana_server.telemetry import Telemetry
+
+SHAPE = (3, 12, 14)  # channels, height, width: all different, so that no two can be mixed up
+CLASSES = (
+    "common iguana, iguana, Iguana iguana",
+    "American chameleon, anole, Anolis carolinensis",
+    "crane",
+    "crane, crane bird",
+    "agama",
+)
+LIMITS = Limits(
+    max_images=6,
+    max_image_bytes=100_000,
+    max_side=300,
+    max_pixels=40_000,
+    max_steps=50,
+    max_restarts=4,
+    max_message_bytes=8 << 20,
+    max_reply_bytes=1 << 20,
+    max_waiting_cost=20_000_000,
+    max_stream_items=4,
+    default_deadline_s=60,
+    max_deadline_s=3600,
+)
+
+
+def small_model(
+    name: str = "small", *, shape: tuple[int, int, int] = SHAPE, classes: tuple[str, ...] = CLASSES
+) -> Model:
+    """A random convolutional classifier."""
+    channels, height, width = shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        net = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * ((height + 1) // 2) * ((width + 1) // 2), len(classes)),
+        )
+    spec = Spec(
+        name=name,
+        shape=shape,
+        classes=classes,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        resize=max(height, width) + 2,
+        bucket=4,
+        max_batch=8,
+        description="a small one",
+        licence="none",
+        source="this file",
+    )
+    return Model(spec, net, sha256="a1" * 32, device=torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Service:
+    """Stubs of all services, and what stands behind them."""
+
+    classify: classify_pb2_grpc.ClassifyServiceAsyncStub
+    attack: attack_pb2_grpc.AttackServiceAsyncStub
+    model: model_pb2_grpc.ModelServiceAsyncStub
+    engine: Engine
+    channel: grpc.aio.Channel
+
+
+@asynccontextmanager
+async def serving(
+    *models: Model, limits: Limits = LIMITS, options: tuple[tuple[str, Any], ...] = ()
+) -> AsyncIterator[Service]:
+    """A server on a free port, from start to stop."""
+    served = {model.spec.name: model for model in models or (small_model(),)}
+    config = Config.load(
+        flags={
+            "server.port": 0,
+            "server.metrics_port": 0,
+            "server.drain_s": 0,
+            "server.drain_notice_s": 0,
+            "server.reflection": False,
+        }
+    )
+    with ThreadPoolExecutor(2) as decoders, Engine(served, max_cost=limits.max_waiting_cost) as engine:
+        codec = Codec(served, limits, decoders=decoders)
+        add = (
+            partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
+            partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
+            partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
+        )
+        async with Telemetry(config.telemetry, methods=methods(), host="127.0.0.1", port=0) as telemetry:
+            server = Server(config, telemetry, add)
+            await server.start()
+            address = f"127.0.0.1:{server.port}"
+            async with grpc.aio.insecure_channel(address, options=options) as channel:
+                yield Service(
+                    classify_pb2_grpc.ClassifyServiceStub(channel),
+                    attack_pb2_grpc.AttackServiceStub(channel),
+                    model_pb2_grpc.ModelServiceStub(channel),
+                    engine,
+                    channel,
+                )
+            await server.stop(partial(asyncio.to_thread, engine.stop))
+
+
+def pixels(n: int, *, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> NDArray[np.uint8]:
+    """Random 8-bit pictures [n, H, W, C]."""
+    channels, height, width = shape
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+
+
+def tensor(array: NDArray[Any]) -> image_pb2.Image:
+    """An image of the wire, as a Tensor of uint8 or float32."""
+    dtype = image_pb2.DTYPE_UINT8 if array.dtype == np.uint8 else image_pb2.DTYPE_FLOAT32
+    return image_pb2.Image(tensor=image_pb2.Tensor(data=array.tobytes(), dtype=dtype, shape=array.shape))
+
+
+def tensors(n: int, *, seed: int = 0) -> list[image_pb2.Image]:
+    """Random pictures as tensors."""
+    return [tensor(one) for one in pixels(n, seed=seed)]
+
+
+def file(array: NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
+    """A picture file of these pixels."""
+    target = io.BytesIO()
+    Image.fromarray(array).save(target, kind, **options)
+    return target.getvalue()
+
+
+def opened(image: image_pb2.Image) -> NDArray[Any]:
+    """The pixels [H, W, C] of an image of the wire."""
+    if image.WhichOneof("kind") == "tensor":
+        dtype = np.uint8 if image.tensor.dtype == image_pb2.DTYPE_UINT8 else np.dtype("<f4")
+        return np.frombuffer(image.tensor.data, dtype).reshape(image.tensor.shape)
+    return np.asarray(Image.open(io.BytesIO(image.encoded)))

@@ -1,0 +1,369 @@
+"""Every field of every request has a bound, and passing it is refused by name, limit and value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import grpc.aio
+import pytest
+from google.protobuf import text_format
+from google.protobuf.descriptor import Descriptor
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status  # type: ignore[import-untyped]
+
+from iguana.v1 import attack_pb2, classify_pb2, model_pb2
+from iguana_server.rpc.method import METHODS
+from tests.rpc.service import LIMITS, Service, tensors
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FREE = "any value is legal"
+
+# The message and its field; a request (beside a sound one of three samples) that passes the bound, as text;
+# the path of the field that must be named, and what must be said of it.
+PAST: dict[str, tuple[str, str, str] | str] = {
+    "ClassifyRequest.model": (
+        "model: 'Small'",
+        "model",
+        "want a name from ModelService.ListModels, got 'Small'",
+    ),
+    "ClassifyRequest.images": ("images {} " * 4, "images", "want 1..6 images, got 7"),
+    "ClassifyRequest.top_k": ("top_k: 1001", "top_k", "want 1..1000, got 1001"),
+    "ClassifyRequest.logits": FREE,
+    "ClassifyRequest.determinism": (
+        "determinism: 3",
+        "determinism",
+        "want DETERMINISM_STRICT or DETERMINISM_FAST, got 3",
+    ),
+    "AttackRequest.model": ("model: ''", "model", "want a name from ModelService.ListModels, got ''"),
+    "AttackRequest.images": ("images {} " * 4, "images", "want 1..6 images, got 7"),
+    "AttackRequest.goals": (
+        "goals { untargeted {} } goals { untargeted {} }",
+        "goals",
+        "want none, 1 or 3 goals, got 2",
+    ),
+    "AttackRequest.seed": FREE,
+    "AttackRequest.stop_on": (
+        "stop_on: 4",
+        "stop_on",
+        "want STOP_ON_FIRST_SUCCESS, STOP_ON_MARGIN or STOP_ON_NEVER, got 4",
+    ),
+    "AttackRequest.stop_margin": (
+        "stop_on: STOP_ON_MARGIN stop_margin: 1000.1",
+        "stop_margin",
+        "want [0, 1000] logits, got 1000.1",
+    ),
+    "AttackRequest.keep": ("keep: 3", "keep", "want KEEP_BEST or KEEP_LAST, got 3"),
+    "AttackRequest.output_grid": (
+        "output_grid: -1",
+        "output_grid",
+        "want OUTPUT_GRID_UINT8 or OUTPUT_GRID_FLOAT, got -1",
+    ),
+    "AttackRequest.loss": (
+        "loss: 7",
+        "loss",
+        "want LOSS_CROSS_ENTROPY, LOSS_MARGIN, LOSS_DLR, LOSS_LOGIT, LOSS_L2 or LOSS_L1, got 7",
+    ),
+    "AttackRequest.determinism": (
+        "determinism: 3",
+        "determinism",
+        "want DETERMINISM_STRICT or DETERMINISM_FAST, got 3",
+    ),
+    "AttackRequest.time_limit_s": ("time_limit_s: nan", "time_limit_s", "want [0, 3600] s, got nan"),
+    "AttackRequest.encoding": (
+        "output_grid: OUTPUT_GRID_FLOAT encoding: ENCODING_PNG",
+        "encoding",
+        "want ENCODING_TENSOR with OUTPUT_GRID_FLOAT, got ENCODING_PNG",
+    ),
+    "AttackRequest.return_clean": FREE,
+    "AttackRequest.top_k": ("top_k: 1001", "top_k", "want 1..1000, got 1001"),
+    "Image.encoded": (
+        "images { encoded: 'GIF89a' } images {} ",
+        "images[3].encoded",
+        "want a PNG, JPEG or WebP file",
+    ),
+    "Image.tensor": ("images { tensor {} } ", "images[3].tensor.shape", "want [12, 14, 3], got []"),
+    "Tensor.data": (
+        "images { tensor { data: 'x' dtype: DTYPE_UINT8 shape: [12, 14, 3] } }",
+        "images[3].tensor.data",
+        "want 504 bytes, [12, 14, 3] x 1, got 1",
+    ),
+    "Tensor.dtype": (
+        "images { tensor { dtype: 3 shape: [12, 14, 3] } }",
+        "images[3].tensor.dtype",
+        "want DTYPE_UINT8 or DTYPE_FLOAT32, got 3",
+    ),
+    "Tensor.shape": (
+        "images { tensor { dtype: DTYPE_UINT8 shape: [14, 12, 3] } }",
+        "images[3].tensor.shape",
+        "want [12, 14, 3], got [14, 12, 3]",
+    ),
+    "Goal.untargeted": (
+        "goals { untargeted { label {} } }",
+        "goals[0].untargeted.label",
+        "want index or name, got neither",
+    ),
+    "Goal.targeted": ("goals { targeted {} }", "goals[0].targeted.target", "want a class of small, got none"),
+    "Untargeted.label": (
+        "goals { untargeted { label { index: 5 } } }",
+        "goals[0].untargeted.label.index",
+        "want 0..4, got 5",
+    ),
+    "Targeted.target": (
+        "goals { targeted { target {} } }",
+        "goals[0].targeted.target",
+        "want index or name, got neither",
+    ),
+    "ClassRef.index": (
+        "goals { targeted { target { index: 4294967295 } } }",
+        "goals[0].targeted.target.index",
+        "want 0..4, got 4294967295",
+    ),
+    "ClassRef.name": (
+        "goals { targeted { target { name: 'comon iguana' } } }",
+        "goals[0].targeted.target.name",
+        "want a class of small, got 'comon iguana' (close: common iguana",
+    ),
+    "Forge.start": (
+        "forge { start: 4 }",
+        "forge.start",
+        "want 1 or 3 values of FORGE_START_IMAGE, FORGE_START_NOISE, FORGE_START_REFERENCE, got [4]",
+    ),
+    "Forge.reference": (
+        "forge { reference {} reference {} }",
+        "forge.reference",
+        "want none, 1 or 3 images, got 2",
+    ),
+    "Forge.penalty": (
+        "forge { penalty: 1000001 }",
+        "forge.penalty",
+        "want 1 or 3 values in [0, 1000000], got [1.000001e+06]",
+    ),
+    "Forge.rate": ("forge { rate: inf }", "forge.rate", "want 1 or 3 values in [0, 1], got [inf]"),
+    "Forge.optimizer": (
+        "forge { optimizer: 3 }",
+        "forge.optimizer",
+        "want 1 or 3 values of FORGE_OPTIMIZER_ADAM, FORGE_OPTIMIZER_SIGN, got [3]",
+    ),
+    "Rfgsm.alpha": (
+        "rfgsm { epsilon: 0.25 alpha: 0.5 }",
+        "rfgsm.alpha",
+        "want at most epsilon = 0.25, got 0.5",
+    ),
+    "Pgdl2.epsilon": (
+        "pgdl2 { epsilon: 1001 }",
+        "pgdl2.epsilon",
+        "want 1 or 3 values in [0, 1000], got [1001.0]",
+    ),
+    "Pgdl2.alpha": ("pgdl2 { alpha: -1 }", "pgdl2.alpha", "want 1 or 3 values in [0, 1000], got [-1.0]"),
+    "Mifgsm.decay": ("mifgsm { decay: 11 }", "mifgsm.decay", "want 1 or 3 values in [0, 10], got [11.0]"),
+    "Nifgsm.decay": ("nifgsm { decay: nan }", "nifgsm.decay", "want 1 or 3 values in [0, 10], got [nan]"),
+    "Apgd.rho": ("apgd { steps: 9 rho: 2 }", "apgd.rho", "want 1 or 3 values in [0, 1], got [2.0]"),
+    "WatchAttackRequest.request": ("request {}", "request.model", "want a name"),
+    "WatchAttackRequest.every_steps": ("every_steps: 10001", "every_steps", "want 1..10000, got 10001"),
+    "StreamClassifyRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
+    "StreamClassifyRequest.request": ("request {}", "request.model", "want a name"),
+    "StreamAttackRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
+    "StreamAttackRequest.request": ("request {}", "request.model", "want a name"),
+}
+for _name, _method in METHODS.items():
+    _message = cast(Descriptor, _method.message_type)
+    PAST[f"AttackRequest.{_name}"] = (f"{_name} {{}}", "", "")  # its fields are bounded; tested below
+    for _field, _text, _want in (
+        ("epsilon", "8", "want 1 or 3 values in [0, 1], got [8.0]"),
+        ("alpha", "-0.5", "want 1 or 3 values in [0, 1], got [-0.5]"),
+        ("steps", "51", "want 1 or 3 values in 1..50, got [51]"),
+        ("random_start", "[true, false]", "want 1 or 3 values, got [True, False]"),
+        ("restarts", "5", "want 1..4, got 5"),
+    ):
+        if _field in _message.fields_by_name:
+            steps = "steps: 9 " if _name == "apgd" and _field != "steps" else ""
+            PAST.setdefault(
+                f"{_message.name}.{_field}",
+                (f"{_name} {{ {steps}{_field}: {_text} }}", f"{_name}.{_field}", _want),
+            )
+
+REQUESTS: tuple[Any, ...] = (
+    classify_pb2.ClassifyRequest,
+    classify_pb2.StreamClassifyRequest,
+    attack_pb2.AttackRequest,
+    attack_pb2.WatchAttackRequest,
+    attack_pb2.StreamAttackRequest,
+    model_pb2.ListModelsRequest,
+    model_pb2.ListAttacksRequest,
+)
+
+
+def fields(message: Descriptor, seen: set[str]) -> Iterator[str]:
+    """All fields that a caller can set, below this message."""
+    if message.full_name in seen:
+        return
+    seen.add(message.full_name)
+    for field in message.fields:
+        yield f"{message.name}.{field.name}"
+        if field.message_type is not None:
+            yield from fields(field.message_type, seen)
+
+
+async def test_every_field_of_every_request_is_in_the_table() -> None:
+    seen: set[str] = set()
+    assert {name for request in REQUESTS for name in fields(request.DESCRIPTOR, seen)} == set(PAST)
+
+
+def sound(request: type[Any]) -> Any:
+    """A request that would be answered, of three samples."""
+    if request is classify_pb2.ClassifyRequest:
+        return classify_pb2.ClassifyRequest(model="small", images=tensors(3))
+    if request is attack_pb2.AttackRequest:
+        return attack_pb2.AttackRequest(model="small", images=tensors(3), pgd=attack_pb2.Pgd())
+    inner = sound(
+        classify_pb2.ClassifyRequest
+        if request is classify_pb2.StreamClassifyRequest
+        else attack_pb2.AttackRequest
+    )
+    return request(request=inner)
+
+
+def request_of(entry: str, change: str) -> Any:
+    """A sound request with the change."""
+    owner = entry.partition(".")[0]
+    request = next((r for r in REQUESTS if r.DESCRIPTOR.name == owner), attack_pb2.AttackRequest)
+    made = sound(request)
+    for name in ("model", "request"):
+        if change.startswith(name):
+            made.ClearField(name)
+    text_format.Merge(change, made)
+    return made
+
+
+async def violations(service: Service, request: Any) -> list[tuple[str, str]]:
+    """What the server says of a request that it refuses."""
+    name = type(request).__name__.removesuffix("Request")
+    stub: Any = service.attack if "Attack" in name else service.classify
+    call = getattr(stub, name)
+    if name.startswith("Stream"):
+        (reply,) = [reply async for reply in call(iter([request]))]
+        assert reply.failure.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        return [(v.field, v.description) for v in reply.failure.violations]
+    answered = anext(aiter(call(request))) if name.startswith("Watch") else call(request)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await answered
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    status = rpc_status.from_call(refused.value)
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    return [(v.field, v.description) for v in bad.field_violations]
+
+
+async def test_passing_a_bound_is_refused_by_name_limit_and_value(service: Service) -> None:
+    for entry, past in PAST.items():
+        if past == FREE or not past[1]:
+            continue
+        said = await violations(service, request_of(entry, past[0]))
+        assert [d for f, d in said if f == past[1] and d.startswith(past[2])], (entry, said)
+
+
+async def test_all_faults_of_a_request_are_named_at_once(service: Service) -> None:
+    change = "stop_on: 9 top_k: 5000 goals { targeted { target { index: 9 } } } images { encoded: 'x' } pgd { epsilon: 8 steps: 0 }"
+    said = await violations(service, request_of("AttackRequest.pgd", change))
+    assert {field for field, _ in said} == {
+        "stop_on",
+        "top_k",
+        "goals[0].targeted.target.index",
+        "images[3].encoded",
+        "pgd.epsilon",
+        "pgd.steps",
+    }
+
+
+async def test_ends_of_the_ranges_are_legal(service: Service) -> None:
+    for change in (
+        "pgd { epsilon: [0, 1, 0.5] alpha: 1 steps: [1, 2, 3] random_start: [true, true, true] restarts: 4 }",
+        "top_k: 1000 time_limit_s: 3600 stop_on: STOP_ON_MARGIN stop_margin: 1000 seed: 18446744073709551615",
+        "forge { penalty: 1e6 rate: 1 steps: 2 start: [FORGE_START_NOISE, 0, FORGE_START_IMAGE] }",
+        "apgd { steps: 2 rho: 1 random_start: false }",
+        "mifgsm { decay: 10 } goals { targeted { target { index: 4 } } }",
+    ):
+        reply = await service.attack.Attack(request_of("AttackRequest.pgd", change))
+        assert len(reply.results) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "want"),
+    [
+        ("pgd { epsilon: [0.1, 0.2] }", "pgd.epsilon", "want 1 or 3 values in [0, 1], got [0.1, 0.2]"),
+        (
+            "pgd { epsilon: [0.1, 0.2, 3, 0.1] }",
+            "pgd.epsilon",
+            "want 1 or 3 values in [0, 1], got [0.1, 0.2, 3.0, 0.1]",
+        ),
+        ("pgd { restarts: 2 }", "pgd.restarts", "want 1 where random_start is false, got 2"),
+        ("apgd {}", "apgd.steps", "want 1 or 3 values in 1..50, got none, which means 100"),
+        ("rfgsm { alpha: 0.1 }", "rfgsm.alpha", "want at most epsilon = 0.0313726, got 0.1"),
+        (
+            "output_grid: OUTPUT_GRID_FLOAT",
+            "encoding",
+            "want ENCODING_TENSOR with OUTPUT_GRID_FLOAT, got ENCODING_PNG",
+        ),
+        ("stop_margin: 2", "stop_margin", "want 0 without STOP_ON_MARGIN, got 2.0"),
+        ("stop_on: STOP_ON_MARGIN stop_margin: inf", "stop_margin", "want [0, 1000] logits, got inf"),
+        ("goals {}", "goals[0]", "want untargeted or targeted, got neither"),
+        (
+            "goals { targeted { target { name: 'CRANE' } } }",
+            "goals[0].targeted.target.name",
+            "want a class of small, got 'CRANE' (several, say which by index: 2 crane; 3 crane, crane bird)",
+        ),
+        (
+            "forge { reference { encoded: 'GIF89a' } }",
+            "forge.reference[0].encoded",
+            "want a PNG, JPEG or WebP file",
+        ),
+    ],
+)
+async def test_other_faults_are_refused_by_name(service: Service, change: str, field: str, want: str) -> None:
+    said = await violations(service, request_of("AttackRequest.pgd", change))
+    assert [d for f, d in said if f == field and d.startswith(want)], said
+
+
+async def test_request_without_a_method_or_images_is_refused(service: Service) -> None:
+    request = sound(attack_pb2.AttackRequest)
+    request.ClearField("pgd")
+    ((field, description),) = await violations(service, request)
+    assert field == "method"
+    assert description.startswith("want one of apgd, fgsm, forge, ")
+    request = sound(attack_pb2.AttackRequest)
+    request.ClearField("images")
+    assert await violations(service, request) == [("images", "want 1..6 images, got 0")]
+
+
+async def test_model_that_is_not_there_is_not_found_with_the_near_names(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await service.classify.Classify(classify_pb2.ClassifyRequest(model="smalt", images=tensors(1)))
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    assert "smalt" in (refused.value.details() or "")
+    assert "small" in (refused.value.details() or "")
+
+
+@pytest.mark.parametrize("caller", ["", "x" * 65])
+async def test_caller_must_be_a_short_text(service: Service, caller: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="iguana-caller: want 1 to 64 printable ASCII") as refused:
+        await service.classify.Classify(
+            classify_pb2.ClassifyRequest(model="small", images=tensors(1)),
+            metadata=(("iguana-caller", caller),),
+        )
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_amplified_request_is_refused_without_looking(service: Service) -> None:
+    """A million empty images are two megabytes."""
+    request = classify_pb2.ClassifyRequest(model="small")
+    request.MergeFromString(b"\x12\x00" * 1_000_000)
+    assert await violations(service, request) == [
+        ("images", f"want 1..{LIMITS.max_images} images, got 1000000")
+    ]
+    attack = sound(attack_pb2.AttackRequest)
+    attack.pgd.epsilon.extend([0.5] * 1_000_000)
+    assert await violations(service, attack) == [
+        ("pgd.epsilon", "want 1 or 3 values in [0, 1], got 1000000 values")
+    ]

@@ -1,0 +1,142 @@
+"""The codec's threads: no caller holds another up, and none works for a caller that left."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from iguana.v1 import attack_pb2, classify_pb2, image_pb2, manifest_pb2
+from iguana_server.attacks.base import MARGIN
+from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.origin import Origin
+from tests.rpc.service import LIMITS, SHAPE, small_model, tensors
+
+ORIGIN = Origin("iguana.v1.ClassifyService/Classify", "me", math.inf, None)
+
+
+class Slow:
+    """A reader of images that waits for the test's nod before each."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+        self.nods = threading.Semaphore(0)
+
+    def __call__(self, image: image_pb2.Image, field: str, *_: object) -> torch.Tensor:
+        assert self.nods.acquire(timeout=10)
+        self.read.append(field)
+        return torch.zeros(SHAPE)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    reader = Slow()
+    monkeypatch.setattr("iguana_server.rpc.codec.to_pixels", reader)
+    return reader
+
+
+@pytest.fixture
+def codec() -> Iterator[Codec]:
+    with ThreadPoolExecutor(1) as decoders:
+        yield Codec({"small": small_model()}, LIMITS, decoders=decoders)
+
+
+def request(n: int) -> classify_pb2.ClassifyRequest:
+    return classify_pb2.ClassifyRequest(model="small", images=tensors(n))
+
+
+async def test_large_request_lets_small_ones_pass(codec: Codec, slow: Slow) -> None:
+    large = asyncio.create_task(codec.to_classify(request(6), ORIGIN, "large."))
+    await asyncio.sleep(0)
+    small = asyncio.create_task(codec.to_classify(request(1), ORIGIN, "small."))
+    slow.nods.release(7)
+    await asyncio.gather(large, small)
+    assert slow.read.index("small.images[0]") <= 4
+    assert len(slow.read) == 7
+
+
+async def test_images_of_a_caller_that_left_are_not_read(codec: Codec, slow: Slow) -> None:
+    reading = asyncio.create_task(codec.to_classify(request(6), ORIGIN))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    slow.nods.release(6)
+    await codec.to_classify(request(1), ORIGIN, "next.")
+    assert slow.read == ["images[0]", "next.images[0]"]
+
+
+async def test_plan_holds_what_was_asked(codec: Codec) -> None:
+    start = attack_pb2.FORGE_START_REFERENCE
+    asked = attack_pb2.AttackRequest(
+        model="small",
+        images=tensors(3),
+        goals=[
+            attack_pb2.Goal(untargeted=attack_pb2.Untargeted()),
+            attack_pb2.Goal(untargeted=attack_pb2.Untargeted(label=attack_pb2.ClassRef(index=0))),
+            attack_pb2.Goal(targeted=attack_pb2.Targeted(target=attack_pb2.ClassRef(name="Agama"))),
+        ],
+        seed=2**64 - 2,
+        stop_on=attack_pb2.STOP_ON_MARGIN,
+        stop_margin=2.5,
+        keep=attack_pb2.KEEP_LAST,
+        loss=attack_pb2.LOSS_L1,
+        determinism=manifest_pb2.DETERMINISM_FAST,
+        forge=attack_pb2.Forge(start=[attack_pb2.FORGE_START_UNSPECIFIED, start, start], steps=[1, 2, 3]),
+    )
+    origin = Origin("iguana.v1.AttackService/Attack", "somebody", 123.0, object())
+    order = await codec.to_attack(asked, origin, report_every=7)
+    job, plan = order.job, order.job.plan
+    assert (job.method, job.caller, job.deadline, job.span) == (
+        origin.method,
+        origin.caller,
+        origin.deadline,
+        origin.span,
+    )
+    assert (job.model, job.strict) == ("small", False)
+    assert (plan.loss_name, plan.on_grid, plan.restarts) == ("l1", True, 1)
+    assert (plan.time_limit_s, plan.report_every) == (None, 7)
+    columns = {name: column.tolist() for name, column in plan.columns.items() if name != "reference"}
+    assert columns == {
+        "label": [-1, 0, 4],
+        "targeted": [False, False, True],
+        "seed": [-2] * 3,
+        "stop": [MARGIN] * 3,
+        "stop_margin": [2.5] * 3,
+        "keep_last": [True] * 3,
+        "start": [0, 2, 2],
+        "penalty": [pytest.approx(0.01)] * 3,
+        "rate": [pytest.approx(0.01)] * 3,
+        "steps": [1, 2, 3],
+        "optimizer": [0] * 3,
+    }
+    assert torch.equal(plan.columns["reference"], job.images)
+
+
+async def test_classification_is_asked_for_by_its_caller(codec: Codec) -> None:
+    origin = Origin("iguana.v1.ClassifyService/Classify", "somebody", 123.0, object())
+    job = (await codec.to_classify(request(2), origin)).job
+    assert (job.method, job.caller, job.deadline, job.span, job.strict) == (
+        origin.method,
+        origin.caller,
+        origin.deadline,
+        origin.span,
+        True,
+    )
+
+
+async def test_time_limit_counts_from_the_arrival(codec: Codec, slow: Slow) -> None:
+    asked = attack_pb2.AttackRequest(
+        model="small", images=tensors(1), time_limit_s=0.5, pgd=attack_pb2.Pgd(steps=[2])
+    )
+    reading = asyncio.create_task(codec.to_attack(asked, ORIGIN))
+    await asyncio.sleep(0.2)
+    slow.nods.release()
+    left = (await reading).job.plan.time_limit_s
+    assert left is not None
+    assert 0 <= left <= 0.3
