@@ -61,7 +61,7 @@ def from_forged(
     image = forged.image.cpu()
     result.image.CopyFrom(from_pixels(image, png=delivery.png) if delivery.on_grid else from_floats(image))
     result.after.CopyFrom(classification.from_logits(forged.after, spec.classes, delivery.top_k))
-    result.norms.CopyFrom(_norms(image.double() - clean.double()))
+    result.norms.CopyFrom(_norms(_change(image, clean)))
     result.margin, result.loss, result.step = forged.margin, forged.loss, forged.step
     return result
 
@@ -70,6 +70,13 @@ def _clean(clean: torch.Tensor, delivery: Delivery) -> image_pb2.Image:
     if delivery.on_grid and is_on_grid(clean):
         return from_pixels(clean, png=delivery.png)
     return from_floats(clean)
+
+
+def _change(image: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """Return image - clean in float64; of grey levels as they are, not as float32 has rounded them."""
+    if is_on_grid(image) and is_on_grid(clean):
+        return ((image.double() * 255).round() - (clean.double() * 255).round()) / 255
+    return image.double() - clean.double()
 
 
 def _norms(change: torch.Tensor) -> attack_pb2.Norms:
