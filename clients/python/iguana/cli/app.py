@@ -122,7 +122,8 @@ def attack(
 ) -> None:
     """Forge pictures that the model takes for something else.
 
-    What is not given is the server's default (see `iguana attacks`): --alpha, too, whatever --epsilon is.
+    What is not given is the server's default (see `iguana attacks`); --alpha follows from --epsilon and
+    --steps.
 
     Exit code: 0 every picture fools the model, 1 the model held or a picture needed no attack, 2 refused, 3
     server not reachable or another failure.
@@ -163,7 +164,7 @@ def attack(
     if as_json:
         _print_json(images, answer, written)
     else:
-        _print_tables(images, answer)
+        _print_tables(images, answer, [*written.values(), *([] if sheet is None else [sheet])])
     raise typer.Exit(exits.of_results(answer.results))
 
 
@@ -244,8 +245,10 @@ def _print_json(images: list[Path], answer: AttackAnswer, written: dict[int, Pat
     print_document({"results": rows, "manifest": answer.manifest})
 
 
-def _print_tables(images: list[Path], answer: AttackAnswer) -> None:
+def _print_tables(images: list[Path], answer: AttackAnswer, made: list[Path]) -> None:
     console = Console()
     for result in answer:
         console.print(table.attack_table(str(images[result.sample]), result))
         console.print(table.attack_lines(result), "")
+    for path in made:
+        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
