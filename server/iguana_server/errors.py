@@ -7,11 +7,10 @@
             ModelRefused        a model that the registration probe or its loader refused
         Overloaded              the queue is full; says when to come back
         DeadlineExceeded        the caller's deadline passed
-        Cancelled               the caller went away
         Unavailable             starting, draining, or the device is lost
         InternalError           a fault of the server
 
-`code` is the name of the gRPC status (no grpc here), `reason` the machine-readable name that goes with it.
+`code` is the name of the gRPC status; no grpc here.
 """
 
 from __future__ import annotations
@@ -24,14 +23,12 @@ class ServeError(Exception):
     """The root: anything the server tells a caller."""
 
     code: ClassVar[str] = "INTERNAL"
-    reason: ClassVar[str] = "INTERNAL_ERROR"
 
 
 class InvalidArgument(ServeError):
     """A field of the request is out of its range; `violations` are (field, description) pairs."""
 
     code = "INVALID_ARGUMENT"
-    reason = "INVALID_ARGUMENT"
 
     def __init__(self, field: str, description: str) -> None:
         self._set([(field, description)])
@@ -52,7 +49,6 @@ class NotFound(ServeError):
     """Nothing of this name; `suggestions` are the names that come close, best first."""
 
     code = "NOT_FOUND"
-    reason = "NOT_FOUND"
 
     def __init__(self, what: str, name: str, suggestions: Sequence[str] = ()) -> None:
         self.what, self.name, self.suggestions = what, name, tuple(suggestions)
@@ -64,20 +60,16 @@ class FailedPrecondition(ServeError):
     """The request is right, but the server's state forbids it."""
 
     code = "FAILED_PRECONDITION"
-    reason = "FAILED_PRECONDITION"
 
 
 class ModelRefused(FailedPrecondition):
     """A model that cannot be served as declared; the text says what failed and by how much."""
-
-    reason = "MODEL_REFUSED"
 
 
 class Overloaded(ServeError):
     """The queue is full; `retry_after_s` is when another try is worth it, in seconds."""
 
     code = "RESOURCE_EXHAUSTED"
-    reason = "OVERLOADED"
 
     def __init__(self, text: str, retry_after_s: float) -> None:
         self.retry_after_s = retry_after_s
@@ -88,21 +80,12 @@ class DeadlineExceeded(ServeError):
     """The caller's deadline passed before the answer was ready."""
 
     code = "DEADLINE_EXCEEDED"
-    reason = "DEADLINE_EXCEEDED"
-
-
-class Cancelled(ServeError):
-    """The caller cancelled, or its connection went away."""
-
-    code = "CANCELLED"
-    reason = "CANCELLED"
 
 
 class Unavailable(ServeError):
     """Not serving now: starting, draining, or the device is lost. Another replica may answer."""
 
     code = "UNAVAILABLE"
-    reason = "UNAVAILABLE"
 
 
 class InternalError(ServeError):

@@ -79,8 +79,8 @@ class Engine:
             raise Unavailable("the engine has failed" if self.failed else "the server is stopping")
         try:
             self._queue.put(job)
-        except Overloaded as error:
-            self._meter.refused(job.method, error.reason)
+        except Overloaded:
+            self._meter.refused(job.method, "QUEUE_FULL")
             raise
         try:
             async for event in job.events():

@@ -54,7 +54,8 @@ class Server:
             register(self._server)
         self._health.add_to(self._server)
         if config.server.reflection:
-            reflection.add_reflection(self._server, services())
+            health = [service.full_name for service in _described((health_pb2.DESCRIPTOR,))]
+            reflection.add_reflection(self._server, [*services(), *health])
         self.port = config.server.port
 
     async def start(self) -> None:

@@ -40,7 +40,6 @@ REASONS: dict[type[errors.ServeError], Reason] = {
     errors.NotFound: error_pb2.ERROR_REASON_UNKNOWN_MODEL,
     errors.Overloaded: error_pb2.ERROR_REASON_QUEUE_FULL,
     errors.DeadlineExceeded: error_pb2.ERROR_REASON_DEADLINE,
-    errors.Cancelled: error_pb2.ERROR_REASON_CANCELLED,
     errors.Unavailable: error_pb2.ERROR_REASON_STOPPING,
     errors.InternalError: error_pb2.ERROR_REASON_INTERNAL,
 }

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15iguana/v1/error.proto\x12\tiguana.v1\"\x96\x01\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12&\n\x06reason\x18\x03 \x01(\x0e\x32\x16.iguana.v1.ErrorReason\x12-\n\nviolations\x18\x04 \x03(\x0b\x32\x19.iguana.v1.FieldViolation\x12\x15\n\rretry_after_s\x18\x05 \x01(\x02\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*\x96\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_MALFORMED_BODY\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_UNKNOWN_MODEL\x10\x03\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x04\x12\x19\n\x15\x45RROR_REASON_DEADLINE\x10\x05\x12\x1a\n\x16\x45RROR_REASON_CANCELLED\x10\x06\x12\x19\n\x15\x45RROR_REASON_STOPPING\x10\x07\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15iguana/v1/error.proto\x12\tiguana.v1\"\x96\x01\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12&\n\x06reason\x18\x03 \x01(\x0e\x32\x16.iguana.v1.ErrorReason\x12-\n\nviolations\x18\x04 \x03(\x0b\x32\x19.iguana.v1.FieldViolation\x12\x15\n\rretry_after_s\x18\x05 \x01(\x02\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*\xfa\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_MALFORMED_BODY\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_UNKNOWN_MODEL\x10\x03\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x04\x12\x19\n\x15\x45RROR_REASON_DEADLINE\x10\x05\x12\x19\n\x15\x45RROR_REASON_STOPPING\x10\x06\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'iguana.v1.error_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=244
-  _globals['_ERRORREASON']._serialized_end=522
+  _globals['_ERRORREASON']._serialized_end=494
   _globals['_FAILURE']._serialized_start=37
   _globals['_FAILURE']._serialized_end=187
   _globals['_FIELDVIOLATION']._serialized_start=189

@@ -48,13 +48,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_DEADLINE: the caller's deadline passed before the answer was ready
     (DEADLINE_EXCEEDED). The work was dropped.
     """
-    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 6
-    """ERROR_REASON_CANCELLED: the caller left (CANCELLED). The work was dropped."""
-    ERROR_REASON_STOPPING: _ErrorReason.ValueType  # 7
+    ERROR_REASON_STOPPING: _ErrorReason.ValueType  # 6
     """ERROR_REASON_STOPPING: the server is draining or its engine has failed
     (UNAVAILABLE). Retry, on another replica if there is one.
     """
-    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 8
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 7
     """ERROR_REASON_INTERNAL: a defect of the server (INTERNAL). The text holds an id to
     find in its log.
     """
@@ -87,13 +85,11 @@ ERROR_REASON_DEADLINE: ErrorReason.ValueType  # 5
 """ERROR_REASON_DEADLINE: the caller's deadline passed before the answer was ready
 (DEADLINE_EXCEEDED). The work was dropped.
 """
-ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 6
-"""ERROR_REASON_CANCELLED: the caller left (CANCELLED). The work was dropped."""
-ERROR_REASON_STOPPING: ErrorReason.ValueType  # 7
+ERROR_REASON_STOPPING: ErrorReason.ValueType  # 6
 """ERROR_REASON_STOPPING: the server is draining or its engine has failed
 (UNAVAILABLE). Retry, on another replica if there is one.
 """
-ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 8
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 7
 """ERROR_REASON_INTERNAL: a defect of the server (INTERNAL). The text holds an id to
 find in its log.
 """
