@@ -5,7 +5,7 @@ from torch import nn
 
 from iguana_server.models.base import Model, Spec
 
-SHAPE, CLASSES = (3, 12, 12), 5
+SHAPE, CLASSES = (3, 12, 12), 12
 
 
 def toy(*, bucket: int = 8, max_batch: int = 32, name: str = "toy", seed: int = 0) -> Model:
@@ -20,10 +20,12 @@ def toy(*, bucket: int = 8, max_batch: int = 32, name: str = "toy", seed: int = 
             nn.Flatten(),
             nn.Linear(8 * 5 * 5, CLASSES),
         )
+        with torch.no_grad():
+            next(net[-1].parameters()).mul_(3)  # surer than a fresh net: its softmax is not flat
     spec = Spec(
         name=name,
         shape=SHAPE,
-        classes=tuple("abcde"),
+        classes=tuple("abcdefghijkl"),
         mean=(0.0,) * 3,
         std=(1.0,) * 3,
         resize=12,

@@ -6,7 +6,11 @@ from iguana_server import errors
 
 
 def test_every_error_has_a_status_of_grpc() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ServeError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.ServeError)
+    ]
     assert len(kinds) > 5
     assert {kind.code for kind in kinds} <= set(grpc.StatusCode.__members__)
     assert errors.ModelRefused.code == "FAILED_PRECONDITION"

@@ -85,6 +85,7 @@ class App:
         self.engine = Engine(
             self.models,
             max_cost=config.limits.max_waiting_cost,
+            max_bytes=config.limits.max_waiting_bytes,
             max_rows=config.engine.max_rows,
             meter=self.telemetry,
             on_failure=self._engine_failed,

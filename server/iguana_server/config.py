@@ -118,6 +118,9 @@ class Limits(Group):
     max_steps: Count = Field(default=1000, description="steps of an attack")
     max_restarts: Count = Field(default=32, description="restarts of an attack")
     max_waiting_cost: Count = Field(default=2**34, description="work that may wait, in pixels x steps")
+    max_waiting_bytes: Count = Field(
+        default=2**31, description="memory of images that wait, 4 bytes a number"
+    )
     max_stream_items: Count = Field(default=64, description="items in flight on one bidirectional stream")
     default_deadline_s: Seconds = Field(
         default=60, description="seconds a call has that came without a deadline"

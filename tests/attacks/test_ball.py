@@ -164,3 +164,21 @@ def test_a_zero_gradient_is_counted() -> None:
 
     table = ATTACKS["pgd"].new(pictures(3), classes=CLASSES, steps=4, stop=NEVER)
     assert climb(table, flat).zero_gradients.tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.2, 1.0])
+def test_an_l2_ball_is_used_up_on_the_grid(epsilon: float) -> None:
+    """Also where every change is below half a grey level, which rounding to the nearest would lose."""
+    x0 = pictures(4).repeat(1, 1, 4, 4)
+    d = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=torch.channels_last
+    )
+    table = ATTACKS["pgdl2"].new(x0, classes=CLASSES, on_grid=True, epsilon=epsilon)
+    ops.l2_step_(table.x, table.x0, d, table.radius(), table.radius())
+    z = table.candidates()
+    assert torch.equal((z * 255).round() / 255, z)
+    reached = ops.l2_distance(z, table.x0)
+    assert (reached <= epsilon + 1e-6).all()
+    assert (reached >= 0.9 * epsilon).all()
+    if epsilon < 0.2:
+        assert ((table.x - x0).abs() < 0.5 / 255).float().mean() > 0.9

@@ -59,12 +59,12 @@ def job(model: Model, attack: type[Attack], images: Tensor, caller: str, **optio
 
 def turn(model: Model, arrivals: Sequence[tuple[int, Job]], max_rows: int = 1024) -> None:
     """Run jobs to their end; each arrives at its turn."""
-    queue, seat = Queue(1 << 40), Bench(model, max_rows, Silent())
+    queue, seat = Queue(1 << 40, 1 << 40), Bench(model, max_rows, Silent())
     waiting = sorted(arrivals, key=lambda arrival: arrival[0])
     now = 0
     while waiting or queue.cost or seat.rows():
         while waiting and waiting[0][0] <= now:
             queue.put(waiting.pop(0)[1])
         seat.admit(queue, 0.0)
-        seat.turn(0.0)
+        seat.turn()
         now += 1

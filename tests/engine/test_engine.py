@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -222,6 +224,29 @@ async def test_a_hog_does_not_lock_out_another_caller() -> None:
             await hog
 
 
+async def test_a_classification_waits_for_two_passes_at_most() -> None:
+    """The bench is full of long attacks of many callers, the classifier's own among them."""
+    engine, meter = await _slow_engine(0.01, max_rows=64)
+    options: dict[str, Any] = {"steps": 2000, "stop": NEVER, "strict": False}
+    with engine:
+        hogs = [
+            asyncio.create_task(engine.run(job(toy(), PGD, pictures(100), caller, **options)))
+            for caller in ("one", "two", "three", "me")
+        ]
+        while len(meter.rows) < 5:
+            await asyncio.sleep(0.005)
+        for _ in range(3):
+            before = len(meter.rows)
+            await engine.run(_looks(pictures(1), caller="me", strict=False))
+            assert len(meter.rows) - before <= 4
+        before = len(meter.rows)
+        await engine.run(job(toy(), PGD, pictures(1), "guest", steps=3, stop=NEVER, strict=False))
+        assert len(meter.rows) - before <= 12
+        for hog in hogs:
+            hog.cancel()
+        await asyncio.gather(*hogs, return_exceptions=True)
+
+
 async def test_the_earliest_deadline_of_a_caller_goes_first() -> None:
     engine, _ = await _slow_engine(0.02)
     order: list[str] = []
@@ -253,6 +278,64 @@ async def test_restarts_are_rows_and_the_first_that_succeeds_counts() -> None:
     for a, b in zip(many, best, strict=True):
         assert a.fooled == b.fooled
         assert b.margin >= a.margin
+
+
+async def test_a_time_limit_spares_the_tries_that_have_not_begun() -> None:
+    engine, meter = await _slow_engine(0.02)
+    options: dict[str, Any] = {"steps": 10_000, "stop": NEVER, "random_start": True, "restarts": 32}
+    with engine:
+        answers = _forged(await engine.run(job(toy(), PGD, pictures(64), "me", time_limit_s=0.2, **options)))
+    assert len(answers) == 64
+    assert len(meter.rows) <= 40
+
+
+async def test_a_try_that_fails_does_not_fail_the_sample() -> None:
+    """A model that gives NaN for some random starts: another start may do."""
+
+    class Fragile(Slow):
+        def __call__(self, x: Tensor) -> Tensor:
+            odd = (x[:, 0, 0, 0] * 255 % 1).mul(10).floor() % 2 == 1
+            return self._model(x) + torch.where(odd, torch.nan, 0.0)[:, None]
+
+    options: dict[str, Any] = {
+        "epsilon": 0.2,
+        "alpha": 0.0,
+        "steps": 2,
+        "random_start": True,
+        "on_grid": False,
+    }
+    with Engine({"toy": Fragile(toy(), 0)}) as engine:  # type: ignore[dict-item]
+        alone = _forged(await engine.run(job(toy(), PGD, pictures(16), "me", seed=1, **options)))
+        tried = _forged(await engine.run(job(toy(), PGD, pictures(16), "me", seed=1, restarts=8, **options)))
+    assert any(a.outcome == "failed" for a in alone)
+    assert all(a.outcome != "failed" for a in tried)
+
+
+async def test_a_job_that_cannot_be_seated_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A defect between the queue and the lanes fails every caller, not the one alone."""
+    with Engine({"toy": toy()}) as engine:
+        broken = job(toy(), PGD, pictures(2), "me", steps=3)
+        broken.plan.columns["no such column"] = torch.zeros(2)
+        with pytest.raises(InternalError):
+            await asyncio.wait_for(engine.run(broken), 5)
+    assert "no such column" in caplog.text
+
+
+async def test_a_failed_job_is_not_held_by_its_error() -> None:
+    """Its images go as soon as its caller has been told."""
+    engine, _ = await _slow_engine(0.01)
+    with engine:
+        one = job(toy(), PGD, pictures(2), "me", steps=10_000, stop=NEVER, deadline=time.monotonic() + 0.05)
+        gone = weakref.ref(one)
+        with pytest.raises(DeadlineExceeded):
+            await engine.run(one)
+        await asyncio.sleep(0.1)
+        gc.disable()
+        try:
+            del one
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_row_of_nan_fails_alone() -> None:

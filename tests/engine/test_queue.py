@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iguana_server.engine import ClassifyJob
-from iguana_server.engine.job import Job, Row
+from iguana_server.engine.job import Row
 from iguana_server.engine.queue import Clocks, Queue
-from iguana_server.errors import Overloaded
+from iguana_server.errors import InvalidArgument, Overloaded, Unavailable
 from tests.nets import pictures
 
 PIXELS = 432
@@ -25,13 +25,13 @@ def _job(n: int, caller: str = "me", **options: Any) -> ClassifyJob:
 
 def _take_all(queue: Queue, caller: str = "me") -> list[Row]:
     rows = []
-    while (row := queue.take("toy", caller, time.monotonic(), lambda _: None)) is not None:
+    while (row := queue.take("toy", caller, seated=False)) is not None:
         rows.append(row)
     return rows
 
 
 async def test_the_cost_of_what_waits_is_bounded_and_returns_to_0() -> None:
-    queue = Queue(10 * PIXELS)
+    queue = Queue(10 * PIXELS, 1 << 40)
     queue.put(_job(6))
     queue.put(_job(4))
     with pytest.raises(
@@ -43,31 +43,50 @@ async def test_the_cost_of_what_waits_is_bounded_and_returns_to_0() -> None:
     queue.put(_job(10))
 
 
+async def test_the_bytes_of_what_waits_are_bounded_too() -> None:
+    queue = Queue(1 << 40, 4 * 10 * PIXELS)
+    queue.put(_job(9))
+    with pytest.raises(Overloaded, match="bytes of pixels waiting"):
+        queue.put(_job(2))
+    with pytest.raises(InvalidArgument, match="bytes of pixels in one request"):
+        queue.put(_job(11))
+    assert len(_take_all(queue)) == 9
+    queue.put(_job(10))
+
+
 async def test_dead_and_expired_jobs_are_dropped_and_free_their_place() -> None:
-    queue, dropped = Queue(100 * PIXELS), list[Job]()
+    queue = Queue(100 * PIXELS, 1 << 40)
     left, late, live = _job(5), _job(5, deadline=time.monotonic() - 1), _job(5)
     for job in (left, late, live):
         queue.put(job)
     left.cancelled = True
-    queue.drop_dead(time.monotonic(), dropped.append)
-    assert set(dropped) == {left, late}
+    assert set(queue.drop_dead(time.monotonic())) == {left, late}
     assert queue.cost == 5 * PIXELS
     assert [row.job for row in _take_all(queue)] == [live] * 5
 
 
 async def test_a_job_that_expires_half_way_gives_back_the_rest() -> None:
-    queue = Queue(100 * PIXELS)
+    queue = Queue(100 * PIXELS, 1 << 40)
     job = _job(5, deadline=time.monotonic() + 0.05)
     queue.put(job)
-    assert queue.take("toy", "me", time.monotonic(), lambda _: None) is not None
+    assert queue.take("toy", "me", seated=False) is not None
     assert queue.cost == 4 * PIXELS
-    await asyncio.sleep(0.06)
-    assert queue.take("toy", "me", time.monotonic(), lambda _: None) is None
+    assert queue.drop_dead(time.monotonic() + 1) == [job]
     assert queue.cost == 0
+    assert queue.callers("toy", seated=False) == []
+
+
+async def test_a_closed_queue_takes_nothing() -> None:
+    queue = Queue(100 * PIXELS, 1 << 40)
+    queue.put(_job(1))
+    queue.close(Unavailable("the server is stopping"))
+    assert _take_all(queue) == []
+    with pytest.raises(Unavailable, match="stopping"):
+        queue.put(_job(1))
 
 
 async def test_the_refused_are_told_a_time_that_grows_with_the_work() -> None:
-    queue = Queue(100 * PIXELS)
+    queue = Queue(100 * PIXELS, 1 << 40)
     queue.done(10 * PIXELS, 1.0)
     queue.put(_job(100))
     with pytest.raises(Overloaded) as refused:
@@ -84,8 +103,7 @@ def test_callers_are_served_evenly(waiting: dict[str, int], limit: int) -> None:
         clocks = Clocks()
         rows = [row for caller, n in waiting.items() for row in _job(n, caller).rows()]
         served = dict.fromkeys(waiting, 0)
-        for caller in waiting:
-            clocks.enter(caller)
+        clocks.enter(waiting)
         while rows:
             picked = clocks.pick(rows, limit)
             assert len(picked) == len(set(picked)) == min(limit, len(rows))
@@ -104,7 +122,11 @@ def test_callers_are_served_evenly(waiting: dict[str, int], limit: int) -> None:
 
 def test_idling_saves_nothing_up() -> None:
     clocks = Clocks()
-    clocks.enter("busy")
+    clocks.enter(["busy"])
     clocks.charge("busy", 1000)
-    clocks.enter("new")
-    assert clocks._at["new"] == 1000
+    clocks.enter(["busy", "new"])
+    assert clocks.of("new") == clocks.of("busy") == 1000
+    clocks.charge("busy", 1000)
+    clocks.enter(["busy"])
+    clocks.enter(["busy", "new"])
+    assert clocks.of("new") == 2000

@@ -113,3 +113,22 @@ def test_contradictory_spec_is_refused_by_field(field: str, value: object, text:
 def test_all_faults_of_a_spec_are_said_at_once() -> None:
     with pytest.raises(ModelRefused, match=r"name: .*; resize: "):
         nets.spec(name="?", resize=1)
+
+
+def test_layer_that_stands_twice_is_kept_twice() -> None:
+    relu, conv = nn.ReLU(), nn.Conv2d(3, 3, 1)
+    net = nn.Sequential(conv, nn.BatchNorm2d(3), relu, nn.Conv2d(3, 3, 1), relu).eval()
+    x = torch.randn(2, 3, 4, 4)
+    before = net(x)
+    folded = fold(net)
+    assert len(folded._modules) == 4
+    torch.testing.assert_close(folded(x), before, atol=1e-5, rtol=0)
+
+
+def test_layer_that_works_in_its_own_way_is_not_paired() -> None:
+    class Halved(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x / 2)
+
+    net = nn.Sequential(Halved(3, 3, 1), nn.BatchNorm2d(3)).eval()
+    assert len(list(fold(net).children())) == 2

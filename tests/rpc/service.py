@@ -54,6 +54,7 @@ LIMITS = Limits(
     max_message_bytes=8 << 20,
     max_reply_bytes=1 << 20,
     max_waiting_cost=20_000_000,
+    max_waiting_bytes=1 << 30,
     max_stream_items=4,
     default_deadline_s=60,
     max_deadline_s=3600,

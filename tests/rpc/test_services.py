@@ -214,13 +214,18 @@ async def test_float_grid_delivers_floats(service: Service) -> None:
         assert np.array_equal(opened(result.clean), clean[i])
 
 
-async def test_clean_image_off_the_grid_comes_back_as_it_came(service: Service) -> None:
+async def test_clean_image_off_the_grid_needs_the_float_grid(service: Service) -> None:
     array = np.random.default_rng(3).random((12, 14, 3), dtype=np.float32)
-    request = attack(n=1, return_clean=True)
-    request.images[0].CopyFrom(tensor(array))
-    (result,) = (await service.attack.Attack(request)).results
+    request = attack(n=2, return_clean=True)
+    request.images[1].CopyFrom(tensor(array))
+    with pytest.raises(
+        grpc.aio.AioRpcError,
+        match=r"output_grid: want OUTPUT_GRID_FLOAT, as images\[1\] lies off the 8-bit grid, got OUTPUT_GRID_UINT8",
+    ):
+        await service.attack.Attack(request)
+    request.output_grid, request.encoding = attack_pb2.OUTPUT_GRID_FLOAT, image_pb2.ENCODING_TENSOR
+    result = (await service.attack.Attack(request)).results[1]
     assert np.array_equal(opened(result.clean), array)
-    assert opened(result.image).dtype == np.uint8
 
 
 async def test_parameters_are_each_samples_own(service: Service) -> None:
@@ -315,7 +320,7 @@ async def test_answers_are_never_larger_than_foreseen(service: Service, name: st
     request = attack(name, n=6, return_clean=True, top_k=1000, stop_on=attack_pb2.STOP_ON_NEVER)
     reply = await service.attack.Attack(request)
     delivery = Delivery(on_grid=True, png=True, return_clean=True, top_k=1000)
-    most = delivery.largest(small_model().spec, floats=False)
+    most = delivery.largest(small_model().spec)
     assert max(result.ByteSize() for result in reply.results) < most
 
 

@@ -50,6 +50,7 @@ class Limits:
     max_reply_bytes: int
     default_deadline_s: float
     max_deadline_s: float
+    max_waiting_bytes: int
 
 
 class Models(list[Model]):

@@ -19,6 +19,7 @@ from iguana_server import ops
 from iguana_server.attacks.losses import lead
 
 FIRST_SUCCESS, MARGIN, NEVER = 1, 2, 3  # values of the column `stop`
+_HALVINGS = 10  # to a thousandth of a grey level
 
 Kind = Literal["float", "int", "bool", "choice", "image"]
 _DTYPES: dict[Kind, torch.dtype] = {
@@ -121,7 +122,8 @@ class Table:
     def update(self, rows: Tensor | slice, other: Self) -> None:
         """Write `other`'s rows over these."""
         for name in self.columns():
-            getattr(self, name)[rows] = getattr(other, name)
+            column: Tensor = getattr(self, name)
+            column[rows if isinstance(rows, slice) else rows.to(column.device)] = getattr(other, name)
 
 
 class Attack(Table):
@@ -251,9 +253,9 @@ class Attack(Table):
         """[n, C, H, W] the iterate as it would be delivered: on the 8-bit grid if asked, in the ball."""
         if not self.on_grid:
             return self.x
-        z = self.x.clone()
         if self.norm == "l2":
-            return _to_grid_l2(z, self.x0, self.radius())
+            return _to_grid_l2(self.x, self.x0, self.radius())
+        z = self.x.clone()
         ops.grid_(z, self.x0, self.radius())
         return z
 
@@ -282,9 +284,11 @@ class Attack(Table):
         ):
             column.copy_(torch.where(better, value, column))
         self.finite &= finite | self.done
-        self.already |= first & hit & finite
-        wide = (self.stop == FIRST_SUCCESS) | ((self.stop == MARGIN) & (self.margin >= self.stop_margin))
-        self.done |= self.already | ~self.finite | (self.fooled & wide)
+        # What is asked for: success, or success by a margin.
+        asked = (self.stop != MARGIN) | (margin >= self.stop_margin)
+        self.already |= first & hit & asked & finite
+        enough = (self.stop == FIRST_SUCCESS) | ((self.stop == MARGIN) & (self.margin >= self.stop_margin))
+        self.done |= self.already | ~self.finite | (self.fooled & enough)
 
     def move(self, logits: Tensor, loss: Tensor, grad: Tensor) -> None:
         """Take note of the gradient, step, and count the move. An attack without gradients is given zeros [n]."""
@@ -303,7 +307,7 @@ def _rows(column: Tensor, rows: Tensor | slice) -> Tensor:
     picked = torch.empty_strided(
         (len(rows), *column.shape[1:]), column.stride(), dtype=column.dtype, device=column.device
     )
-    return torch.index_select(column, 0, rows, out=picked)
+    return torch.index_select(column, 0, rows.to(column.device), out=picked)
 
 
 def aim(logits: Tensor, label: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,10 +316,23 @@ def aim(logits: Tensor, label: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(label < 0, seen, label), torch.where(clean < 0, seen, clean)
 
 
-def _to_grid_l2(z: Tensor, x0: Tensor, epsilon: Tensor) -> Tensor:
-    """Round to the nearest grid point; rows that leave the L2 ball by it are rounded towards x0 instead."""
-    inward = torch.round(x0 * 255) + torch.trunc((z - x0) * 255)
-    ops.grid_(z, x0, torch.ones_like(epsilon))
-    outside = ops.l2_distance(z, x0) > epsilon
-    ops.keep_(z, inward.clamp_(0, 255).div_(255), outside)
-    return z
+def _to_grid_l2(x: Tensor, x0: Tensor, epsilon: Tensor) -> Tensor:
+    """Round each change to whole grey levels, up where its fraction is largest, so that the row just stays in the L2 ball.
+
+    x0 lies on the grid. Rounding to the nearest level would lose most of a small ball (all changes are
+    below half a level) and leave a large one. The squares are whole numbers, so their sum has no order.
+    """
+    change = (x - x0) * 255
+    size = change.abs()
+    level = size.floor()
+    part = size - level
+    gain = (2 * level + 1).double()  # of the square, if rounded up
+    room = (epsilon.double() * 255).square() - level.double().square().flatten(1).sum(1)
+    low, high = torch.zeros_like(room), torch.ones_like(room)  # of the fraction from which to round up
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        up = part > middle.view(-1, 1, 1, 1)
+        fits = (gain * up).flatten(1).sum(1) <= room
+        low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
+    level += part > high.view(-1, 1, 1, 1)
+    return ((x0 * 255).round() + level * change.sign()).clamp_(0, 255).div_(255)

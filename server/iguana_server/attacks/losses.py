@@ -59,14 +59,19 @@ def logit(logits: Tensor, label: Tensor, clean: Tensor, targeted: Tensor) -> Ten
 
 def l2(logits: Tensor, label: Tensor, clean: Tensor, targeted: Tensor) -> Tensor:  # noqa: ARG001
     """Squared L2 distance of softmax to one-hot(label); targeted: its negative."""
-    distance = (logits.softmax(1) - F.one_hot(label, logits.shape[1])).square().sum(1)
+    distance = (_softmax(logits) - F.one_hot(label, logits.shape[1])).square().sum(1)
     return torch.where(targeted, -distance, distance)
 
 
 def l1(logits: Tensor, label: Tensor, clean: Tensor, targeted: Tensor) -> Tensor:  # noqa: ARG001
     """L1 distance of softmax to one-hot(label); targeted: its negative."""
-    distance = (logits.softmax(1) - F.one_hot(label, logits.shape[1])).abs().sum(1)
+    distance = (_softmax(logits) - F.one_hot(label, logits.shape[1])).abs().sum(1)
     return torch.where(targeted, -distance, distance)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """By its logarithm: with several threads the backward of softmax itself gives one row alone other bits."""
+    return logits.log_softmax(1).exp()
 
 
 LOSSES: dict[str, Loss] = {

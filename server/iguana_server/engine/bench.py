@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from iguana_server.attacks.base import Attack
-from iguana_server.engine.job import (
-    AttackJob,
-    Ended,
-    Event,
-    Forged,
-    Job,
-    Looked,
-    Progress,
-    Row,
-    Stage,
-)
+from iguana_server.engine.job import AttackJob, Ended, Event, Forged, Job, Looked, Progress, Row, Stage
 from iguana_server.engine.lane import Lane
 from iguana_server.engine.meter import Meter
 from iguana_server.engine.queue import Clocks, Queue
@@ -28,15 +21,36 @@ from iguana_server.engine.step import Part, Pass, Seen, look
 from iguana_server.errors import DeadlineExceeded
 from iguana_server.models.base import Model
 
-_GRADIENT_COST = 3  # a forward and a backward, in forwards
+_GRADIENT_LOOKS = 3  # a forward and a backward cost as much as three forwards
 _ORDER = {Stage.MOVE: 0, Stage.OPEN: 1, Stage.LAST: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """Rows start to stop of a lane, all at one stage."""
+
+    lane: Lane
+    stage: Stage
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.lane.rows[self.start : self.stop]
+
+    @property
+    def table(self) -> Attack:
+        return self.lane.table(self.start, self.stop)
 
 
 class Bench:
     """Used by the engine's thread alone."""
 
     def __init__(self, model: Model, max_rows: int, meter: Meter) -> None:
-        """Serve this model; at most max_rows rows are in flight, of one caller at most a pass's."""
+        """Serve this model; at most max_rows attacked rows are in flight, of one caller at most a pass's.
+
+        A caller that has none gets one all the same.
+        """
         self.model, self.max_rows, self._meter = model, max_rows, meter
         self._lanes: dict[tuple[str, str, bool], Lane] = {}
         self._looks: list[Row] = []
@@ -47,88 +61,102 @@ class Bench:
         return [*self._looks, *itertools.chain.from_iterable(lane.rows for lane in self._lanes.values())]
 
     def admit(self, queue: Queue, now: float) -> None:
-        """Forget rows that nobody waits for, then fill up from the queue."""
+        """Forget rows that nobody waits for, hurry those that are late, then fill up from the queue."""
         self._forget(now)
-        name, most = self.model.spec.name, self.model.spec.max_batch
-        held: dict[str, int] = {}
-        for row in self.rows():
-            held[row.job.caller] = held.get(row.job.caller, 0) + 1
-        fresh: dict[AttackJob, list[Row]] = {}
-        for caller in queue.callers(name):
-            self._clocks.enter(caller)
-            while sum(held.values()) < self.max_rows and held.get(caller, 0) < most:
-                taken = queue.take(name, caller, now, lambda job: give_up(job, self._meter))
-                if taken is None:
-                    break
-                row, job = taken, taken.job
-                if not job.started:
-                    job.started = True
-                    self._meter.waited(job.method, now - job.arrived)
-                if not isinstance(job, AttackJob):
-                    self._looks.append(row)
-                elif job.settled(row.sample):
-                    continue
-                else:
-                    row.late = _late(job, now)
-                    fresh.setdefault(job, []).append(row)
-                held[caller] = held.get(caller, 0) + 1
-        self._clocks.keep(held)
-        for job, rows in fresh.items():
-            self._join(job, rows)
+        name = self.model.spec.name
+        seated, looking = queue.callers(name, seated=True), queue.callers(name, seated=False)
+        self._clocks.enter({*(row.job.caller for row in self.rows()), *seated, *looking})
+        self._admit_looks(queue, looking, now)
+        self._admit_attacks(queue, seated, now)
 
-    def turn(self, now: float) -> float:
-        """Show one gradient pass and one forward pass of rows to the model; returns the pixels looked at."""
-        for row in itertools.chain.from_iterable(lane.rows for lane in self._lanes.values()):
-            if _late(row.job, now):
-                row.late, row.stage = True, Stage.LAST
-        done = 0.0
+    def turn(self) -> float:
+        """Show one gradient pass and one forward pass of rows to the model; returns the cost that was done."""
+        cost = 0.0
         for gradient in (True, False):
-            waiting = [row for row in self.rows() if _wants_gradient(row) is gradient]
+            waiting = [row for row in self.rows() if (row.gradient and row.stage is Stage.MOVE) is gradient]
             rows = self._clocks.pick(waiting, self.model.spec.max_batch)
             if rows:
+                cost += sum(row.job.pixels for row in rows if row.stage in {Stage.MOVE, Stage.LOOK})
                 self._look(rows, gradient=gradient)
-                done += len(rows) * rows[0].job.pixels * (1.0 if gradient else 1 / _GRADIENT_COST)
-        for key in [key for key, lane in self._lanes.items() if not lane.rows]:
-            del self._lanes[key]
-            self._meter.lane(self.model.spec.name, key[0], 0)
-        return done
+        self._close_lanes()
+        return cost
+
+    def _admit_looks(self, queue: Queue, callers: Sequence[str], now: float) -> None:
+        """Rows that only look need no seat: as many as the next pass takes."""
+        heap = [(self._clocks.of(caller), caller) for caller in callers]
+        heapq.heapify(heap)
+        while heap and len(self._looks) < self.model.spec.max_batch:
+            at, caller = heapq.heappop(heap)
+            row = queue.take(self.model.spec.name, caller, seated=False)
+            if row is not None:
+                self._start(row, now)
+                self._looks.append(row)
+                heapq.heappush(heap, (at + 1, caller))
+
+    def _admit_attacks(self, queue: Queue, callers: Sequence[str], now: float) -> None:
+        """Seat rows, of the caller first that has fewest seats, then the slowest clock."""
+        held = Counter(row.job.caller for lane in self._lanes.values() for row in lane.rows)
+        total = held.total()
+        fresh: dict[AttackJob, list[Row]] = {}
+        heap = [(held[caller], self._clocks.of(caller), caller) for caller in callers]
+        heapq.heapify(heap)
+        while heap:
+            n, at, caller = heapq.heappop(heap)
+            if n >= self.model.spec.max_batch or (n > 0 and total >= self.max_rows):
+                continue
+            row = queue.take(self.model.spec.name, caller, seated=True)
+            if row is None:
+                continue
+            job = row.job
+            assert isinstance(job, AttackJob)  # noqa: S101 - seated
+            if job.settled(row.sample):
+                pass
+            elif job.late(now) and row.restart > 0:  # the first try is enough to have something to deliver
+                self._deliver(job, job.skip(row))
+            else:
+                self._start(row, now)
+                fresh.setdefault(job, []).append(row)
+                n, total = n + 1, total + 1
+            heapq.heappush(heap, (n, at, caller))
+        for job, rows in fresh.items():
+            self._join(job, rows)
+            if job.late(now):
+                _hurry(rows)
 
     def _look(self, rows: Sequence[Row], *, gradient: bool) -> None:
         """One look at these rows, and what follows from it."""
-        chosen = set(rows)
-        seats = list(itertools.chain.from_iterable(_seats(lane, chosen) for lane in self._lanes.values()))
+        chosen, spec = set(rows), self.model.spec
+        seats = [seat for lane in self._lanes.values() for seat in _seats(lane, chosen)]
         parts: list[Part] = []
-        for lane, stage, start, stop in seats:
-            table = lane.table(start, stop)
-            points = table.points() if stage is Stage.MOVE else table.candidates()
-            strict = [row.job.strict for row in lane.rows[start:stop]]
+        for seat in seats:
+            table = seat.table
+            points = table.points() if seat.stage is Stage.MOVE else table.candidates()
+            strict = [row.job.strict for row in seat.rows]
             parts.append(Part(points, strict, table.loss_name, table.label, table.clean, table.targeted))
         looks = [row for row in self._looks if row in chosen]
         if looks:
             images = torch.stack([row.job.images[row.sample] for row in looks])
             parts.append(Part(self._laid_out(images), [row.job.strict for row in looks]))
-        spec = self.model.spec
+        note = self._note(rows, gradient=gradient)
         seen = look(
-            self.model,
-            parts,
-            gradient=gradient,
-            bucket=spec.bucket,
-            max_batch=spec.max_batch,
-            note=self._note(rows, gradient=gradient),
+            self.model, parts, gradient=gradient, bucket=spec.bucket, max_batch=spec.max_batch, note=note
         )
         for row in rows:
             row.forward += 1
             row.backward += gradient
-            self._clocks.charge(row.job.caller, _GRADIENT_COST if gradient else 1)
-        for (lane, stage, start, stop), part, what in zip(seats, parts, seen, strict=False):
-            self._advance(lane.table(start, stop), lane.rows[start:stop], stage, part.images, what)
+            self._clocks.charge(row.job.caller, _GRADIENT_LOOKS if gradient else 1)
+        for seat, part, what in zip(
+            seats, parts, seen, strict=False
+        ):  # looks have the last part to themselves
+            self._advance(seat, part.images, what)
         if looks:
             self._answer(looks, seen[-1].logits)
-        for lane in {id(seat[0]): seat[0] for seat in seats}.values():
+        for lane in dict.fromkeys(seat.lane for seat in seats):
             self._retire(lane)
 
-    def _advance(self, table: Attack, rows: Sequence[Row], stage: Stage, points: Tensor, seen: Seen) -> None:
+    def _advance(self, seat: _Seat, points: Tensor, seen: Seen) -> None:
         """Let a table judge what was seen, and move."""
+        table, rows, stage = seat.table, seat.rows, seat.stage
         if stage is not Stage.MOVE or not table.looks_ahead:
             table.observe(points, seen.logits, seen.loss)
         if stage is Stage.OPEN:
@@ -160,24 +188,32 @@ class Bench:
         leaving = [row for row, over in zip(lane.rows, done, strict=True) if over or row.stage is Stage.OVER]
         if leaving:
             table = lane.table().select(torch.tensor([row.place for row in leaving]))
-            answers: dict[Job, list[Event]] = {}
             for row, forged in zip(leaving, _forged(table, leaving), strict=True):
-                answer = row.job.finish(forged)
-                if answer is not None:
-                    self._meter.finished(table.name, answer.outcome)
-                    answers.setdefault(row.job, []).append(answer)
-            _post(answers)
+                self._deliver(row.job, row.job.finish(forged))
             lane.remove(set(leaving))
-        self._meter.lane(self.model.spec.name, lane.table().name, len(lane))
+
+    def _deliver(self, job: Job, answer: Forged | None) -> None:
+        """Hand over the answer of a sample, if it is certain now."""
+        if answer is not None:
+            assert isinstance(job, AttackJob)  # noqa: S101 - only attacks forge
+            self._meter.finished(job.plan.attack.name, answer.outcome)
+            job.post((answer,))
 
     def _answer(self, rows: Sequence[Row], logits: Tensor) -> None:
         """Answer rows that only look."""
         answers: dict[Job, list[Event]] = {}
-        for row, line in zip(rows, logits.clone(), strict=True):
+        for row, line in zip(rows, logits.cpu().clone(), strict=True):
             answers.setdefault(row.job, []).append(Looked(row.sample, line))
         _post(answers)
         gone = set(rows)
         self._looks = [row for row in self._looks if row not in gone]
+
+    def _start(self, row: Row, now: float) -> None:
+        """A row has left the queue."""
+        job = row.job
+        if not job.started:
+            job.started = True
+            self._meter.waited(job.method, now - job.arrived)
 
     def _join(self, job: AttackJob, rows: Sequence[Row]) -> None:
         """Seat new rows in their lane."""
@@ -191,18 +227,32 @@ class Bench:
 
     def _forget(self, now: float) -> None:
         """Take out rows of jobs that are cancelled or expired, and of samples that have their answer."""
+        late = set()
         for job in {row.job for row in self.rows()}:
             if job.dead or job.expired(now):
                 give_up(job, self._meter)
+            elif job.late(now):
+                late.add(job)
         self._looks = [row for row in self._looks if not row.job.dead]
         for lane in self._lanes.values():
             leaving = {row for row in lane.rows if row.job.dead or row.job.settled(row.sample)}
             if leaving:
                 lane.remove(leaving)
+            if late:
+                _hurry(row for row in lane.rows if row.job in late)
+
+    def _close_lanes(self) -> None:
+        """Forget empty lanes, and tell how full the others are, by attack."""
+        rows: Counter[str] = Counter()
+        for (attack, *_), lane in self._lanes.items():
+            rows[attack] += len(lane)
+        for attack, n in rows.items():
+            self._meter.lane(self.model.spec.name, attack, n)
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.rows}
 
     def _note(self, rows: Sequence[Row], *, gradient: bool) -> Callable[[Pass], None]:
         """Tell the meter of every pass as it ends."""
-        spans = list({id(row.job): row.job.span for row in rows if row.job.span is not None}.values())
+        spans = list({row.job: row.job.span for row in rows if row.job.span is not None}.values())
         begun = time.perf_counter()
 
         def note(one: Pass) -> None:
@@ -226,25 +276,32 @@ def give_up(job: Job, meter: Meter) -> None:
     job.closed = True
     meter.cancelled("running" if job.started else "queued")
     if not job.dead:
-        job.fail(DeadlineExceeded(f"deadline: passed {'in the attack' if job.started else 'in the queue'}"))
+        job.fail(DeadlineExceeded(f"deadline: passed {'in the engine' if job.started else 'in the queue'}"))
 
 
-def _seats(lane: Lane, chosen: set[Row]) -> list[tuple[Lane, Stage, int, int]]:
-    """Bring the chosen rows of a lane together by stage: (lane, stage, start, stop)."""
+def _hurry(rows: Iterable[Row]) -> None:
+    """Let the next look of these rows be their last."""
+    for row in rows:
+        row.stage = Stage.LAST
+
+
+def _seats(lane: Lane, chosen: set[Row]) -> list[_Seat]:
+    """Bring the chosen rows of a lane together by stage."""
     lane.arrange(lambda row: _ORDER[row.stage] if row in chosen else len(_ORDER))
     seats = []
     for stage, rows in itertools.groupby(
         (row for row in lane.rows if row in chosen), key=lambda row: row.stage
     ):
         places = [row.place for row in rows]
-        seats.append((lane, stage, places[0], places[-1] + 1))
+        seats.append(_Seat(lane, stage, places[0], places[-1] + 1))
     return seats
 
 
 def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
-    """The answers of these rows."""
+    """The answers of these rows, each with memory of its own."""
     names = ("fooled", "already", "finite", "margin", "merit", "loss", "best_t", "zero_gradients", "done")
     columns = {name: getattr(table, name).tolist() for name in names}
+    image, before, after = table.best.cpu(), table.before.cpu(), table.after.cpu()
     for i, row in enumerate(rows):
         c = {name: column[i] for name, column in columns.items()}
         if not c["finite"]:
@@ -260,9 +317,9 @@ def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
             restart=row.restart,
             ended=ended,
             fooled=c["fooled"],
-            image=table.best[i],
-            before=table.before[i],
-            after=table.after[i],
+            image=image[i].clone(),
+            before=before[i].clone(),
+            after=after[i].clone(),
             margin=c["margin"],
             merit=c["merit"],
             loss=c["loss"],
@@ -276,11 +333,3 @@ def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
 def _post(events: dict[Job, list[Event]]) -> None:
     for job, news in events.items():
         job.post(news)
-
-
-def _late(job: Job, now: float) -> bool:
-    return isinstance(job, AttackJob) and job.time_limit is not None and now >= job.time_limit
-
-
-def _wants_gradient(row: Row) -> bool:
-    return row.stage is Stage.MOVE and isinstance(row.job, AttackJob) and row.job.plan.attack.gradient

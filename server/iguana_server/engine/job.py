@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Ended(enum.Enum):
 
 
 # What later tries of the same sample cannot better.
-_FINAL = {Ended.STOP, Ended.ALREADY, Ended.NON_FINITE}
+_FINAL = {Ended.STOP, Ended.ALREADY}
 
 
 @dataclass(eq=False, slots=True)
@@ -53,7 +54,7 @@ class Row:
     moves: int = 0
     forward: int = 0
     backward: int = 0
-    late: bool = False  # the time limit has passed
+    gradient: bool = False  # its moves need one
     place: int = -1  # in its lane
 
 
@@ -96,6 +97,11 @@ class Forged:
     forward: int
     backward: int
     zero_gradients: int
+
+    @property
+    def rank(self) -> tuple[bool, bool, float, int]:
+        """What is better among the tries of a sample is greater."""
+        return (self.ended is not Ended.NON_FINITE, self.fooled, self.merit, -self.restart)
 
     @property
     def outcome(self) -> str:
@@ -176,6 +182,15 @@ class Job(ABC):
         """Whether the deadline has passed."""
         return self.deadline is not None and now >= self.deadline
 
+    @property
+    def seated(self) -> bool:
+        """Whether its rows need a place in a lane."""
+        return False
+
+    def late(self, now: float) -> bool:
+        """Whether its time limit has passed: what is found by now is wanted."""
+        return False
+
     def reports(self, moves: int) -> bool:
         """Whether a row that has made so many moves reports progress."""
         return False
@@ -190,12 +205,12 @@ class Job(ABC):
 
     def post(self, events: Sequence[Event]) -> None:
         """Hand events to the reader. Progress that was not read yet is replaced by the newer."""
-        self._loop.call_soon_threadsafe(self._deliver, events)
+        self._tell(events)
 
     def fail(self, error: ServeError) -> None:
         """End the job with an error."""
         self._error = error
-        self._loop.call_soon_threadsafe(self._deliver, ())
+        self._tell(())
 
     async def events(self) -> AsyncIterator[Event]:
         """Progress and answers as they come, until every sample is answered; raises what the job failed with."""
@@ -203,12 +218,19 @@ class Job(ABC):
             await self._ready.wait()
             self._ready.clear()
             if self._error is not None:
-                raise self._error
+                raise type(self._error)(*self._error.args)  # one of its own: a traceback would hold the job
             news: list[Event] = [*self._progress.values(), *self._answers]
             self.pending -= len(self._answers)
             self._progress, self._answers = {}, []
             for event in news:
                 yield event
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, events)
+        except RuntimeError:
+            if not self._loop.is_closed():  # else nobody is there to be told
+                raise
 
     def _deliver(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -251,6 +273,40 @@ class Plan:
     report_every: int = 0  # moves between two reports of a row; 0: none
 
 
+class _Tries:
+    """The tries of one sample: which are over, and the best of them."""
+
+    def __init__(self, restarts: int) -> None:
+        self._over: dict[int, tuple[int, int, int]] = {}  # restart: forward, backward, zero gradients
+        self._restarts = restarts
+        self._best: Forged | None = None
+        self._final: Forged | None = None
+
+    def add(self, forged: Forged) -> None:
+        """Note how a try ended; images are kept of the best only."""
+        self._over[forged.restart] = (forged.forward, forged.backward, forged.zero_gradients)
+        if forged.ended in _FINAL:
+            if self._final is None or forged.restart < self._final.restart:
+                self._final = forged
+        elif self._best is None or forged.rank > self._best.rank:
+            self._best = forged
+
+    def skip(self, restart: int) -> None:
+        """Note that a try will not be made."""
+        self._over[restart] = (0, 0, 0)
+
+    @property
+    def answer(self) -> Forged | None:
+        """The first try, by number, that met its stop, else the best of all; None while that is open."""
+        last = self._restarts - 1 if self._final is None else self._final.restart
+        if not all(restart in self._over for restart in range(last + 1)):
+            return None
+        best = self._final or self._best
+        counts = [self._over[restart] for restart in range(last + 1)]
+        forward, backward, zero = (sum(column) for column in zip(*counts, strict=True))
+        return best and replace(best, forward=forward, backward=backward, zero_gradients=zero)
+
+
 class AttackJob(Job):
     """Images to be forged."""
 
@@ -271,14 +327,14 @@ class AttackJob(Job):
             images, method=method, model=model, caller=caller, strict=strict, deadline=deadline, span=span
         )
         self.plan = plan
-        self.time_limit = None if plan.time_limit_s is None else self.arrived + plan.time_limit_s
+        self._limit = math.inf if plan.time_limit_s is None else self.arrived + plan.time_limit_s
         default = int(plan.attack.columns()["steps"].fill)
         self._steps: list[int] = (
             plan.columns["steps"].tolist() if "steps" in plan.columns else [default] * len(images)
         )
-        self._tries: dict[int, dict[int, Forged]] = {sample: {} for sample in range(len(images))}
+        self._tries = {sample: _Tries(plan.restarts) for sample in range(len(images))}
 
-    @property
+    @cached_property
     def row_cost(self) -> int:
         """Its moves."""
         return math.ceil(sum(self._steps) / len(self._steps)) * self.pixels
@@ -288,14 +344,23 @@ class AttackJob(Job):
         """One row a try."""
         return len(self._steps) * self.plan.restarts
 
+    @property
+    def seated(self) -> bool:
+        """All attacks' rows."""
+        return True
+
+    def late(self, now: float) -> bool:
+        """Whether the plan's time limit has passed."""
+        return now >= self._limit
+
     def rows(self) -> Iterable[Row]:
         """First tries first."""
         for restart in range(self.plan.restarts):
             for sample, steps in enumerate(self._steps):
-                yield Row(self, sample, restart, Stage.MOVE, steps)
+                yield Row(self, sample, restart, Stage.MOVE, steps, gradient=self.plan.attack.gradient)
 
     def table(self, rows: Sequence[Row], images: Tensor, classes: int) -> Attack:
-        """Lay these rows (images [m, C, H, W]) out as a table, and set what each needs first."""
+        """Lay these rows (images [m, C, H, W]) out as a table; those that start off the image open first."""
         samples = torch.tensor([row.sample for row in rows])
         table = self.plan.attack.new(
             images,
@@ -307,7 +372,7 @@ class AttackJob(Job):
             **{name: column[samples] for name, column in self.plan.columns.items()},
         )
         for row, opens in zip(rows, table.opens().tolist(), strict=True):
-            row.stage = Stage.LAST if row.late else Stage.OPEN if opens else Stage.MOVE
+            row.stage = Stage.OPEN if opens else Stage.MOVE
         return table
 
     def reports(self, moves: int) -> bool:
@@ -319,28 +384,22 @@ class AttackJob(Job):
         return sample not in self._tries
 
     def finish(self, forged: Forged) -> Forged | None:
-        """Note one try; return the sample's answer, once it is certain.
+        """Note how one try ended; return the sample's answer, once it is certain.
 
-        It is the first restart that met its stop, else the best of all: which of them was
-        quicker plays no part.
+        Which of the tries was quicker plays no part in it.
         """
-        tries = self._tries.get(forged.sample)
-        if tries is None:
+        if self.settled(forged.sample):
             return None
-        tries[forged.restart] = forged
-        counted: list[Forged] = []
-        for restart in range(self.plan.restarts):
-            if restart not in tries:
-                return None
-            counted.append(tries[restart])
-            if counted[-1].ended in _FINAL:
-                break
-        last = counted[-1]
-        best = last if last.ended in _FINAL else max(counted, key=lambda f: (f.fooled, f.merit, -f.restart))
-        del self._tries[forged.sample]
-        return replace(
-            best,
-            forward=sum(f.forward for f in counted),
-            backward=sum(f.backward for f in counted),
-            zero_gradients=sum(f.zero_gradients for f in counted),
-        )
+        self._tries[forged.sample].add(forged)
+        return self._settle(forged.sample)
+
+    def skip(self, row: Row) -> Forged | None:
+        """Do without a try that has not begun; return the sample's answer, once it is certain."""
+        self._tries[row.sample].skip(row.restart)
+        return self._settle(row.sample)
+
+    def _settle(self, sample: int) -> Forged | None:
+        answer = self._tries[sample].answer
+        if answer is not None:
+            del self._tries[sample]
+        return answer

@@ -32,22 +32,26 @@ class Engine:
         models: Mapping[str, Model],
         *,
         max_cost: int = 1 << 34,
+        max_bytes: int = 1 << 31,
         max_rows: int = 1024,
         meter: Meter | None = None,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
-        """Own these models. max_cost bounds the waiting work, max_rows the rows in flight on a model.
+        """Own these models.
 
-        on_failure is called in the engine's thread if it dies of a defect.
+        max_cost bounds the waiting work (rows x steps x pixels), max_bytes its images, max_rows
+        the attacked rows in flight on a model. on_failure is called in the engine's thread if it
+        dies of a defect.
         """
         self.models = models
         self.failed = False
         self._meter = meter or Silent()
         self._on_failure = on_failure or (lambda: None)
-        self._queue = Queue(max_cost)
+        self._queue = Queue(max_cost, max_bytes)
         self._benches = [Bench(model, max_rows, self._meter) for model in models.values()]
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopping = False
+        self._open: set[Job] = set()
 
     def __enter__(self) -> Engine:
         """Start."""
@@ -75,17 +79,16 @@ class Engine:
         Raises InvalidArgument or Overloaded where it cannot be queued, Unavailable where
         the engine is stopping, DeadlineExceeded, and InternalError where it has failed.
         """
-        if self._stopping or self.failed:
-            raise Unavailable("the engine has failed" if self.failed else "the server is stopping")
+        self._open.add(job)
         try:
             self._queue.put(job)
+            async for event in job.events():
+                yield event
         except Overloaded:
             self._meter.refused(job.method, "QUEUE_FULL")
             raise
-        try:
-            async for event in job.events():
-                yield event
         finally:
+            self._open.discard(job)
             if job.pending:
                 job.cancelled = True
                 self._queue.wake()
@@ -110,24 +113,29 @@ class Engine:
         except Exception:
             self.failed = True
             _log.exception("the engine has failed")
-            self._end(InternalError("the engine has failed"))
+            self._end(InternalError("the engine has failed"), Unavailable("the engine has failed"))
             self._on_failure()
         else:
-            self._end(Unavailable("the server is stopping"))
+            stopping = Unavailable("the server is stopping")
+            self._end(stopping, stopping)
 
     def _turn(self) -> bool:
         """Let in, look, let out; says whether there was anything to do."""
         begun = time.monotonic()
-        self._queue.drop_dead(begun, lambda job: give_up(job, self._meter))
-        work = 0.0
+        for job in self._queue.drop_dead(begun):
+            give_up(job, self._meter)
+        cost, busy = 0.0, False
         for bench in self._benches:
             bench.admit(self._queue, time.monotonic())
-            work += bench.turn(time.monotonic())
+            cost += bench.turn()
+            busy |= bool(bench.rows())
         self._meter.queue(self._queue.cost)
-        if work:
-            self._queue.done(work, time.monotonic() - begun)
-        return work > 0
+        if cost:
+            self._queue.done(cost, time.monotonic() - begun)
+        return busy
 
-    def _end(self, error: ServeError) -> None:
-        for job in {*self._queue.drain(), *(row.job for bench in self._benches for row in bench.rows())}:
+    def _end(self, error: ServeError, later: ServeError) -> None:
+        """Tell all who wait, and whoever comes after."""
+        self._queue.close(later)
+        for job in list(self._open):
             job.fail(error)

@@ -12,11 +12,10 @@ import itertools
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 from iguana_server.engine.job import Job, Row
-from iguana_server.errors import InvalidArgument, Overloaded
+from iguana_server.errors import InvalidArgument, Overloaded, ServeError
 
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.1, 60.0
 
@@ -28,64 +27,64 @@ class Clocks:
         """Start with no callers."""
         self._at: dict[str, float] = {}
 
-    def enter(self, caller: str) -> None:
-        """A caller with new work starts level with the others: idling saves nothing up."""
-        if caller not in self._at:
-            self._at[caller] = min(self._at.values(), default=0.0)
+    def of(self, caller: str) -> float:
+        """What was done for a caller."""
+        return self._at[caller]
 
-    def keep(self, callers: Container[str]) -> None:
-        """Forget all callers but these."""
-        self._at = {caller: at for caller, at in self._at.items() if caller in callers}
+    def enter(self, callers: Iterable[str]) -> None:
+        """Take these callers for all that have work. Who is new starts level: idling saves nothing up."""
+        now = set(callers)
+        floor = min((at for caller, at in self._at.items() if caller in now), default=None)
+        if floor is None:
+            floor = max(self._at.values(), default=0.0)
+        self._at = {caller: self._at.get(caller, floor) for caller in now}
 
-    def charge(self, caller: str, cost: float) -> None:
+    def charge(self, caller: str, looks: float) -> None:
         """Note work done."""
-        self._at[caller] = self._at.get(caller, 0.0) + cost
+        self._at[caller] += looks
 
     def pick(self, rows: Sequence[Row], limit: int) -> list[Row]:
-        """At most `limit` of these rows, fairly: the slowest clock first, then the earliest deadline, then arrival."""
+        """At most `limit` of these rows, fairly: the slowest clock first, then the most urgent."""
         if len(rows) <= limit:
             return list(rows)
         lines: dict[str, list[Row]] = {}
         for row in rows:
             lines.setdefault(row.job.caller, []).append(row)
-        heap: list[tuple[float, str]] = []
-        for caller, line in lines.items():
+        for line in lines.values():
             line.sort(key=urgency, reverse=True)
-            heapq.heappush(heap, (self._at.get(caller, 0.0), caller))
+        heap = [(self._at[caller], caller) for caller in lines]
+        heapq.heapify(heap)
         picked: list[Row] = []
         while heap and len(picked) < limit:
             at, caller = heapq.heappop(heap)
-            row = lines[caller].pop()
-            picked.append(row)
+            picked.append(lines[caller].pop())
             if lines[caller]:
                 heapq.heappush(heap, (at + 1, caller))
         return picked
 
 
-def urgency(row: Row) -> tuple[float, float, int]:
-    """Sort key: earliest deadline, then earliest arrival, then first try."""
+def urgency(row: Row) -> tuple[float, float, int, int]:
+    """Sort key: earliest deadline, then arrival, then first try; samples in order, so that some finish first."""
     job = row.job
-    return (math.inf if job.deadline is None else job.deadline, job.arrived, row.restart)
+    return (math.inf if job.deadline is None else job.deadline, job.arrived, row.restart, row.sample)
 
 
-@dataclass(eq=False)
-class _Line:
-    """The waiting jobs of one caller for one model."""
-
-    heap: list[tuple[float, float, int, Job, deque[Row]]] = field(default_factory=list)
+Entry = tuple[float, float, int, Job, deque[Row]]  # deadline, arrival, number, job, its rows that wait
+Key = tuple[str, bool, str]  # model, seated, caller
 
 
 class Queue:
-    """Rows that wait for a place. Jobs enter on the event loop; the engine's thread takes."""
+    """Rows that wait for a look. Jobs enter on the event loop; the engine's thread takes."""
 
-    def __init__(self, max_cost: int) -> None:
-        """Bound the waiting work to max_cost (rows x steps x pixels)."""
-        self.max_cost = max_cost
-        self._lines: dict[tuple[str, str], _Line] = {}  # (model, caller)
+    def __init__(self, max_cost: int, max_bytes: int) -> None:
+        """Bound what waits: to max_cost (rows x steps x pixels), and its images to max_bytes."""
+        self.max_cost, self.max_bytes = max_cost, max_bytes
+        self._lines: dict[Key, list[Entry]] = {}  # heaps
         self._number = itertools.count()
-        self._cost = 0
+        self._cost = self._bytes = 0
         self._rate = 0.0  # cost done a second, a moving average
-        self.changed = threading.Condition()
+        self._closed: ServeError | None = None
+        self._changed = threading.Condition()
 
     @property
     def cost(self) -> int:
@@ -93,74 +92,89 @@ class Queue:
         return self._cost
 
     def put(self, job: Job) -> None:
-        """Let a job wait. Raises InvalidArgument if it could never fit, Overloaded if it does not fit now."""
-        cost = job.cost
+        """Let a job wait.
+
+        Raises InvalidArgument if it could never fit, Overloaded if it does not fit now, and what
+        the queue was closed with.
+        """
+        cost, size = job.cost, job.images.nbytes
         if cost > self.max_cost:
+            want = f"want at most {self.max_cost} pixels x steps in one request, got {cost}"
+            raise InvalidArgument("images", want)
+        if size > self.max_bytes:
             raise InvalidArgument(
-                "images", f"want at most {self.max_cost} pixels x steps in one request, got {cost}"
+                "images", f"want at most {self.max_bytes} bytes of pixels in one request, got {size}"
             )
-        with self.changed:
-            if self._cost + cost > self.max_cost:
-                raise Overloaded(
-                    f"queue: want at most {self.max_cost} pixels x steps waiting, got {self._cost} + {cost}",
-                    retry_after_s=self._retry_after_s(),
-                )
-            rows = deque(job.rows())
-            line = self._lines.setdefault((job.model, job.caller), _Line())
+        with self._changed:
+            if self._closed is not None:
+                raise type(self._closed)(*self._closed.args)
+            for what, limit, waiting, more in (
+                ("pixels x steps", self.max_cost, self._cost, cost),
+                ("bytes of pixels", self.max_bytes, self._bytes, size),
+            ):
+                if waiting + more > limit:
+                    text = f"queue: want at most {limit} {what} waiting, got {waiting} + {more}"
+                    raise Overloaded(text, retry_after_s=self._retry_after_s())
             deadline = math.inf if job.deadline is None else job.deadline
-            heapq.heappush(line.heap, (deadline, job.arrived, next(self._number), job, rows))
+            line = self._lines.setdefault((job.model, job.seated, job.caller), [])
+            heapq.heappush(line, (deadline, job.arrived, next(self._number), job, deque(job.rows())))
             self._cost += cost
-            self.changed.notify()
+            self._bytes += size
+            self._changed.notify()
 
     def wake(self) -> None:
         """Make the engine's thread look again."""
-        with self.changed:
-            self.changed.notify()
+        with self._changed:
+            self._changed.notify()
 
-    def callers(self, model: str) -> list[str]:
-        """Callers with rows waiting for this model."""
-        with self.changed:
-            return [caller for name, caller in self._lines if name == model]
-
-    def take(self, model: str, caller: str, now: float, drop: Callable[[Job], None]) -> Row | None:
-        """The next row of this caller. Jobs that are dead or expired are dropped on the way."""
-        with self.changed:
-            line = self._lines.get((model, caller))
-            while line is not None and line.heap:
-                job, rows = line.heap[0][3:]
-                dead = job.dead or job.expired(now)
-                row = None if dead else rows.popleft()
-                self._cost -= len(rows) * job.row_cost if dead else job.row_cost
-                if dead or not rows:
-                    heapq.heappop(line.heap)
-                if row is not None:
-                    self._forget(model, caller)
-                    return row
-                drop(job)
-            self._forget(model, caller)
-            return None
-
-    def drop_dead(self, now: float, drop: Callable[[Job], None]) -> None:
-        """Drop waiting jobs that nobody wants any more."""
-        with self.changed:
-            for key, line in list(self._lines.items()):
-                dead = [entry for entry in line.heap if entry[3].dead or entry[3].expired(now)]
-                if not dead:
-                    continue
-                line.heap = [entry for entry in line.heap if entry not in dead]
-                heapq.heapify(line.heap)
-                for *_, job, rows in dead:
-                    self._cost -= len(rows) * job.row_cost
-                    drop(job)
-                self._forget(*key)
-
-    def drain(self) -> list[Job]:
-        """Take all waiting jobs out."""
-        with self.changed:
-            jobs = [entry[3] for line in self._lines.values() for entry in line.heap]
+    def close(self, error: ServeError) -> None:
+        """Let nothing in any more, and forget what waits."""
+        with self._changed:
+            self._closed = error
             self._lines.clear()
-            self._cost = 0
-            return jobs
+            self._cost = self._bytes = 0
+
+    def callers(self, model: str, *, seated: bool) -> list[str]:
+        """Callers with rows waiting for this model: rows that need a place in a lane, or the others."""
+        with self._changed:
+            return [caller for name, kind, caller in self._lines if name == model and kind is seated]
+
+    def take(self, model: str, caller: str, *, seated: bool) -> Row | None:
+        """The next row of this caller."""
+        with self._changed:
+            line = self._lines.get((model, seated, caller))
+            if line is None:
+                return None
+            job, rows = line[0][3:]
+            row = rows.popleft()
+            self._cost -= job.row_cost
+            if not rows:
+                heapq.heappop(line)
+                self._bytes -= job.images.nbytes
+                if not line:
+                    del self._lines[model, seated, caller]
+            return row
+
+    def drop_dead(self, now: float) -> list[Job]:
+        """Take out and return the waiting jobs that nobody wants, or whose deadline has passed."""
+        dropped: list[Job] = []
+        with self._changed:
+            for key, line in list(self._lines.items()):
+                live: list[Entry] = []
+                for entry in line:
+                    job, rows = entry[3:]
+                    if job.dead or job.expired(now):
+                        dropped.append(job)
+                        self._cost -= len(rows) * job.row_cost
+                        self._bytes -= job.images.nbytes
+                    else:
+                        live.append(entry)
+                if not live:
+                    del self._lines[key]
+                elif len(live) < len(line):
+                    heapq.heapify(live)
+                    self._lines[key] = live
+        return dropped
 
     def done(self, cost: float, seconds: float) -> None:
         """Note that this much was done in so long: it tells the refused when to come back."""
@@ -170,15 +184,10 @@ class Queue:
 
     def wait(self, timeout_s: float) -> None:
         """Wait until something changed."""
-        with self.changed:
+        with self._changed:
             if not self._lines:
-                self.changed.wait(timeout_s)
+                self._changed.wait(timeout_s)
 
     def _retry_after_s(self) -> float:
         seconds = self._cost / self._rate if self._rate else 1.0
         return min(max(seconds / 2, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
-
-    def _forget(self, model: str, caller: str) -> None:
-        line = self._lines.get((model, caller))
-        if line is not None and not line.heap:
-            del self._lines[model, caller]

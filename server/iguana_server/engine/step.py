@@ -87,7 +87,7 @@ def look(
     names = [part.loss_name for part in parts for _ in range(len(part))]
     goals = [_column(parts, sizes, name) for name in ("label", "clean", "targeted")]
     if not straight:
-        index = torch.tensor(order)
+        index = torch.tensor(order, device=images.device)
         images, goals = images[index], [goal[index] for goal in goals]
         names = [names[i] for i in order]
     logits: list[Tensor] = []
@@ -104,7 +104,7 @@ def look(
         note(one)
     seen = [column[0] if len(column) == 1 else torch.cat(column) for column in (logits, losses, grads)]
     if not straight:
-        back = torch.empty_like(index).index_copy_(0, index, torch.arange(len(index)))
+        back = torch.empty_like(index).index_copy_(0, index, torch.arange(len(index), device=index.device))
         seen = [column[back] for column in seen]
     split = [torch.split(column, sizes) for column in seen]
     return [Seen(*columns) for columns in zip(*split, strict=True)]
@@ -146,7 +146,7 @@ def _losses(logits: Tensor, names: Sequence[str], goals: Sequence[Tensor]) -> Te
         return LOSSES[names[0]](logits, label, clean, targeted)
     losses = logits.new_zeros(len(logits))
     for kind in sorted(kinds):
-        rows = torch.tensor([i for i, name in enumerate(names) if name == kind])
+        rows = torch.tensor([i for i, name in enumerate(names) if name == kind], device=logits.device)
         loss = LOSSES[kind](logits[rows], label[rows], clean[rows], targeted[rows])
         losses = losses.index_copy(0, rows, loss)
     return losses
@@ -154,8 +154,10 @@ def _losses(logits: Tensor, names: Sequence[str], goals: Sequence[Tensor]) -> Te
 
 def _column(parts: Sequence[Part], sizes: Sequence[int], name: str) -> Tensor:
     """A goal's column over all parts; parts that only look have none, and are given zeros."""
-    dtype = torch.bool if name == "targeted" else torch.int64
+    dtype, device = torch.bool if name == "targeted" else torch.int64, parts[0].images.device
     columns = [getattr(part, name) for part in parts]
-    return torch.cat(
-        [torch.zeros(n, dtype=dtype) if c is None else c for c, n in zip(columns, sizes, strict=True)]
-    )
+    made = [
+        torch.zeros(n, dtype=dtype, device=device) if c is None else c
+        for c, n in zip(columns, sizes, strict=True)
+    ]
+    return torch.cat(made)

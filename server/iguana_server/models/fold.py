@@ -32,19 +32,29 @@ def fold(net: nn.Module) -> nn.Module:
     into, but its children are not paired; a Linear is on [n, F] where nn.Flatten stands before it. Children
     are replaced in place; a folded layer is a new one.
     """
-    for name, child in net.named_children():
+    for name, child in _children(net):
         net.register_module(name, fold(child))
     if type(net).forward is not nn.Sequential.forward:
         return net
     folded = nn.Sequential()
     last, flat = "", False
-    for name, layer in net.named_children():
+    for name, layer in _children(net):
         pair = _pair(folded.get_submodule(last), layer, flat) if last else None
         if pair is None:
             last = name
         folded.register_module(last, pair or layer)
         flat = _flattens(layer) or (flat and isinstance(layer, KEEP_FLAT))
     return folded.train(net.training)
+
+
+def _children(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All children in order; unlike named_children(), one that stands twice is there twice."""
+    return [(name, child) for name, child in net._modules.items() if child is not None]
+
+
+def _plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether the layer is of this kind and does what the kind does."""
+    return isinstance(layer, kind) and type(layer).forward is kind.forward
 
 
 def _flattens(layer: nn.Module) -> bool:
@@ -55,8 +65,8 @@ def _pair(layer: nn.Module, norm: nn.Module, flat: bool) -> nn.Module | None:
     """Return the one layer that does the work of the two, or None where there is none."""
     if norm.training or getattr(norm, "running_mean", None) is None:
         return None
-    if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-        return fusion.fuse_conv_bn_eval(layer, norm)
-    if flat and isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
-        return cast(nn.Module, fusion.fuse_linear_bn_eval(layer, norm))
+    if _plain(layer, nn.Conv2d) and _plain(norm, nn.BatchNorm2d):
+        return fusion.fuse_conv_bn_eval(cast(nn.Conv2d, layer), cast(nn.BatchNorm2d, norm))
+    if flat and _plain(layer, nn.Linear) and _plain(norm, nn.BatchNorm1d):
+        return cast(nn.Module, fusion.fuse_linear_bn_eval(cast(nn.Linear, layer), cast(nn.BatchNorm1d, norm)))
     return None

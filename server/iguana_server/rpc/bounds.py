@@ -26,6 +26,7 @@ class Limits:
     max_message_bytes: int  # of one request
     max_reply_bytes: int  # of one answer
     max_waiting_cost: int  # pixels x steps in the queue
+    max_waiting_bytes: int  # of images in the queue
     max_stream_items: int  # in flight on one bidirectional stream
     default_deadline_s: float  # of a call that sets none
     max_deadline_s: float  # of any call

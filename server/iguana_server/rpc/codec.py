@@ -26,7 +26,7 @@ from iguana_server.rpc.bounds import MAX_EVERY_STEPS, Limits
 from iguana_server.rpc.draft import Draft, to_draft, top_k
 from iguana_server.rpc.faults import Faults, text
 from iguana_server.rpc.goal import Classes
-from iguana_server.rpc.image import to_pixels
+from iguana_server.rpc.image import is_on_grid, to_pixels
 from iguana_server.rpc.manifest import manifest
 from iguana_server.rpc.method import images_of
 from iguana_server.rpc.origin import Origin
@@ -121,8 +121,10 @@ class Codec:
         classes = self._classes[model.spec.name]
         draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
         if whole and draft is not None:
-            self._check_reply(len(request.images), _largest(request, draft, model), faults)
+            self._check_reply(len(request.images), _largest(draft, model), faults)
         clean = await self._pixels(request.images, "images", model, faults)
+        if draft is not None and draft.delivery.on_grid and not faults:
+            await self._apart(partial(_check_grid, request.images, clean, faults))
         columns: dict[str, torch.Tensor] = {}
         for name, images in images_of(request).items():
             if len(images) not in (0, 1, len(clean)):
@@ -254,10 +256,18 @@ def _from_looked(order: ClassifyOrder, looked: Sequence[Looked | Forged]) -> cla
     )
 
 
-def _largest(request: attack_pb2.AttackRequest, draft: Draft, model: Model) -> int:
+def _check_grid(images: Sequence[image_pb2.Image], clean: torch.Tensor, faults: Faults) -> None:
+    """Note clean images off the 8-bit grid: no ball around them holds a grid point for certain."""
+    for i, image in enumerate(images):
+        if image.tensor.dtype == image_pb2.DTYPE_FLOAT32 and not is_on_grid(clean[i]):
+            want = f"OUTPUT_GRID_FLOAT, as images[{i}] lies off the 8-bit grid"
+            faults.add("output_grid", want, "OUTPUT_GRID_UINT8")
+            return
+
+
+def _largest(draft: Draft, model: Model) -> int:
     """The most bytes that one sample adds to the answer."""
-    floats = any(image.tensor.dtype == image_pb2.DTYPE_FLOAT32 for image in request.images)
-    return draft.delivery.largest(model.spec, floats=floats) + _COLUMN_BYTES * len(draft.manifest.parameters)
+    return draft.delivery.largest(model.spec) + _COLUMN_BYTES * len(draft.manifest.parameters)
 
 
 def _left(limit_s: float, arrived: float) -> float | None:

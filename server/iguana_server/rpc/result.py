@@ -10,7 +10,7 @@ from iguana.v1 import attack_pb2, image_pb2
 from iguana_server.engine.job import Forged
 from iguana_server.models.base import Spec
 from iguana_server.rpc import classification
-from iguana_server.rpc.image import from_floats, from_pixels, is_on_grid
+from iguana_server.rpc.image import from_floats, from_pixels
 from iguana_server.rpc.words import ENDED, OUTCOME
 
 _PNG_ROW, _FILE_BYTES = 2, 1024  # what a PNG file of noise takes beyond its pixels: a row, in all
@@ -26,22 +26,21 @@ class Delivery:
     return_clean: bool
     top_k: int
 
-    def largest(self, spec: Spec, *, floats: bool) -> int:
-        """Return the most bytes that a result can take; floats: a clean image may be off the grid."""
+    def largest(self, spec: Spec) -> int:
+        """Return the most bytes that a result can take."""
         channels, height, width = spec.shape
         exact = height * (width * channels + _PNG_ROW) + _FILE_BYTES
         wide = 4 * height * width * channels + _FILE_BYTES
-        images = (exact if self.on_grid else wide) + (wide if floats else exact) * self.return_clean
+        images = (exact if self.on_grid else wide) * (1 + self.return_clean)
         return images + 2 * classification.largest(spec.classes, self.top_k) + _RESULT_BYTES
 
 
 def from_forged(
     forged: Forged, clean: torch.Tensor, spec: Spec, delivery: Delivery
 ) -> attack_pb2.AttackResult:
-    """Return the answer for a sample, given its clean image [C, H, W].
+    """Return the answer for a sample, given its clean image [C, H, W], which lies where the forged one does.
 
-    A clean image that is off the 8-bit grid comes back as float32. Raises InternalError where the delivered
-    pixels are not those that were judged, bit for bit.
+    Raises InternalError where the delivered pixels are not those that were judged, bit for bit.
     """
     result = attack_pb2.AttackResult(
         sample=forged.sample,
@@ -51,30 +50,27 @@ def from_forged(
         forward=forged.forward,
         backward=forged.backward,
         zero_gradients=forged.zero_gradients,
-        clean=_clean(clean, delivery) if delivery.return_clean else None,
+        clean=_image(clean, delivery) if delivery.return_clean else None,
     )
     if torch.isfinite(forged.before).all():
         result.before.CopyFrom(classification.from_logits(forged.before, spec.classes, delivery.top_k))
     if result.outcome == attack_pb2.OUTCOME_FAILED:
         result.reason = "the model gave NaN or infinity, in the logits, the loss or the gradient"
         return result
-    image = forged.image.cpu()
-    result.image.CopyFrom(from_pixels(image, png=delivery.png) if delivery.on_grid else from_floats(image))
+    result.image.CopyFrom(_image(forged.image, delivery))
     result.after.CopyFrom(classification.from_logits(forged.after, spec.classes, delivery.top_k))
-    result.norms.CopyFrom(_norms(_change(image, clean)))
+    result.norms.CopyFrom(_norms(_change(forged.image, clean, delivery)))
     result.margin, result.loss, result.step = forged.margin, forged.loss, forged.step
     return result
 
 
-def _clean(clean: torch.Tensor, delivery: Delivery) -> image_pb2.Image:
-    if delivery.on_grid and is_on_grid(clean):
-        return from_pixels(clean, png=delivery.png)
-    return from_floats(clean)
+def _image(pixels: torch.Tensor, delivery: Delivery) -> image_pb2.Image:
+    return from_pixels(pixels, png=delivery.png) if delivery.on_grid else from_floats(pixels)
 
 
-def _change(image: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+def _change(image: torch.Tensor, clean: torch.Tensor, delivery: Delivery) -> torch.Tensor:
     """Return image - clean in float64; of grey levels as they are, not as float32 has rounded them."""
-    if is_on_grid(image) and is_on_grid(clean):
+    if delivery.on_grid:
         return ((image.double() * 255).round() - (clean.double() * 255).round()) / 255
     return image.double() - clean.double()
 

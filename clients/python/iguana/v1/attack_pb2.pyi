@@ -89,7 +89,8 @@ class _OutputGridEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputGrid
     """OUTPUT_GRID_UNSPECIFIED means OUTPUT_GRID_UINT8."""
     OUTPUT_GRID_UINT8: _OutputGrid.ValueType  # 1
     """OUTPUT_GRID_UINT8 keeps every judged iterate on the 8-bit grid, inside the ball: a
-    picture file is as adversarial as what was judged.
+    picture file is as adversarial as what was judged. Clean images must lie on the
+    grid, as all files do.
     """
     OUTPUT_GRID_FLOAT: _OutputGrid.ValueType  # 2
     """OUTPUT_GRID_FLOAT delivers float32 pixels, as the attack libraries do. Needs
@@ -103,7 +104,8 @@ OUTPUT_GRID_UNSPECIFIED: OutputGrid.ValueType  # 0
 """OUTPUT_GRID_UNSPECIFIED means OUTPUT_GRID_UINT8."""
 OUTPUT_GRID_UINT8: OutputGrid.ValueType  # 1
 """OUTPUT_GRID_UINT8 keeps every judged iterate on the 8-bit grid, inside the ball: a
-picture file is as adversarial as what was judged.
+picture file is as adversarial as what was judged. Clean images must lie on the
+grid, as all files do.
 """
 OUTPUT_GRID_FLOAT: OutputGrid.ValueType  # 2
 """OUTPUT_GRID_FLOAT delivers float32 pixels, as the attack libraries do. Needs

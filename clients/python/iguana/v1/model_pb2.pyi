@@ -193,6 +193,7 @@ class Limits(_message.Message):
     MAX_REPLY_BYTES_FIELD_NUMBER: _builtins.int
     DEFAULT_DEADLINE_S_FIELD_NUMBER: _builtins.int
     MAX_DEADLINE_S_FIELD_NUMBER: _builtins.int
+    MAX_WAITING_BYTES_FIELD_NUMBER: _builtins.int
     max_images: _builtins.int
     """max_images in one request."""
     max_image_bytes: _builtins.int
@@ -206,7 +207,9 @@ class Limits(_message.Message):
     max_message_bytes: _builtins.int
     """max_message_bytes of one request."""
     max_waiting_cost: _builtins.int
-    """max_waiting_cost is the most work that may wait, in pixels x steps."""
+    """max_waiting_cost is the most work that may wait, in numbers (pixels x channels) x
+    steps.
+    """
     max_stream_items: _builtins.int
     """max_stream_items in flight on one bidirectional stream."""
     max_pixels: _builtins.int
@@ -219,6 +222,8 @@ class Limits(_message.Message):
     """
     max_deadline_s: _builtins.float
     """max_deadline_s is the longest a call lives, whatever its deadline."""
+    max_waiting_bytes: _builtins.int
+    """max_waiting_bytes is the most memory that waiting images may take: 4 bytes a number."""
     def __init__(
         self,
         *,
@@ -234,10 +239,11 @@ class Limits(_message.Message):
         max_reply_bytes: _builtins.int = ...,
         default_deadline_s: _builtins.float = ...,
         max_deadline_s: _builtins.float = ...,
+        max_waiting_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_bytes", b"max_waiting_bytes", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
