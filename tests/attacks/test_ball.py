@@ -170,9 +170,7 @@ def test_a_zero_gradient_is_counted() -> None:
 def test_an_l2_ball_is_used_up_on_the_grid(epsilon: float) -> None:
     """Also where every change is below half a grey level, which rounding to the nearest would lose."""
     x0 = pictures(4).repeat(1, 1, 4, 4)
-    d = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).contiguous(
-        memory_format=torch.channels_last
-    )
+    d = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     table = ATTACKS["pgdl2"].new(x0, classes=CLASSES, on_grid=True, epsilon=epsilon)
     ops.l2_step_(table.x, table.x0, d, table.radius(), table.radius())
     z = table.candidates()
