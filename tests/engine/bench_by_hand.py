@@ -12,9 +12,10 @@ from torch import Tensor
 from iguana_server.attacks.base import Attack
 from iguana_server.engine import AttackJob, Plan, bench
 from iguana_server.engine.bench import Bench
-from iguana_server.engine.job import Job, Row
+from iguana_server.engine.job import Job
 from iguana_server.engine.meter import Silent
 from iguana_server.engine.queue import Queue
+from iguana_server.engine.row import Row
 from iguana_server.models.base import Model
 
 

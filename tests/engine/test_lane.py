@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iguana_server.attacks.apgd import APGD
-from iguana_server.engine.job import Row
 from iguana_server.engine.lane import Lane
+from iguana_server.engine.row import Row
 from tests.nets import CLASSES, pictures
 
 

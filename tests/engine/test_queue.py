@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iguana_server.engine import ClassifyJob
-from iguana_server.engine.job import Row
 from iguana_server.engine.queue import Clocks, Queue
+from iguana_server.engine.row import Row
 from iguana_server.errors import InvalidArgument, Overloaded, Unavailable
 from tests.nets import pictures
 

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from iguana.v1 import attack_pb2, image_pb2, manifest_pb2
 from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.attacks.losses import LOSSES
-from iguana_server.engine.job import Ended
+from iguana_server.engine.answer import Ended
 from iguana_server.rpc.listing import from_attack
 from iguana_server.rpc.method import METHODS, RESTARTS, fields_of
 from iguana_server.rpc.words import (

@@ -13,7 +13,8 @@ import grpc.aio
 import pytest
 
 from iguana.v1 import attack_pb2, classify_pb2, error_pb2
-from iguana_server.engine.job import Forged, Job, Looked
+from iguana_server.engine.answer import Forged, Looked
+from iguana_server.engine.job import Job
 from iguana_server.errors import InvalidArgument, Overloaded
 from iguana_server.rpc.pipeline import pipeline
 from tests.rpc.service import LIMITS, Service, serving, tensors

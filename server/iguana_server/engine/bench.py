@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from iguana_server.attacks.base import Attack
-from iguana_server.engine.job import AttackJob, Ended, Event, Forged, Job, Looked, Progress, Row, Stage
+from iguana_server.engine.answer import Ended, Event, Forged, Looked, Progress
+from iguana_server.engine.job import AttackJob, Job
 from iguana_server.engine.lane import Lane
 from iguana_server.engine.meter import Meter
 from iguana_server.engine.queue import Clocks, Queue
+from iguana_server.engine.row import Row, Stage
 from iguana_server.engine.step import Part, Pass, Seen, look
 from iguana_server.errors import DeadlineExceeded
 from iguana_server.models.base import Model

@@ -1,119 +1,23 @@
-"""The engine's nouns: a job is the rows of one request; a row is a sample in flight."""
+"""A job: the rows of one request."""
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from iguana_server.attacks.base import Attack
+from iguana_server.engine.answer import Event, Forged, Progress
+from iguana_server.engine.row import Row, Stage
+from iguana_server.engine.tries import Tries
 from iguana_server.errors import ServeError
-
-
-class Stage(enum.Enum):
-    """What a row needs next."""
-
-    OPEN = "open"  # a look at the clean image, before a start elsewhere
-    MOVE = "move"  # a look and a move
-    LAST = "last"  # a look at the iterate, and no more moves
-    LOOK = "look"  # a look and nothing else: classification
-    OVER = "over"  # nothing
-
-
-class Ended(enum.Enum):
-    """Why an attacked row left."""
-
-    STOP = "stop"
-    STEPS = "steps"
-    TIME_LIMIT = "time_limit"
-    ALREADY = "already"
-    NON_FINITE = "non_finite"
-
-
-# What later tries of the same sample cannot better.
-_FINAL = {Ended.STOP, Ended.ALREADY}
-
-
-@dataclass(eq=False, slots=True)
-class Row:
-    """A sample (or one restart of it) in flight."""
-
-    job: Job
-    sample: int
-    restart: int = 0
-    stage: Stage = Stage.LOOK
-    steps: int = 0
-    moves: int = 0
-    forward: int = 0
-    backward: int = 0
-    gradient: bool = False  # its moves need one
-    place: int = -1  # in its lane
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """A classified sample: logits [K]."""
-
-    sample: int
-    logits: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where an attacked row stands: loss now, margin and success of the best so far."""
-
-    sample: int
-    restart: int
-    step: int
-    steps: int
-    loss: float
-    margin: float
-    fooled: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forged:
-    """The answer for an attacked sample: image [C, H, W], logits [K] before and after."""
-
-    sample: int
-    restart: int
-    ended: Ended
-    fooled: bool
-    image: Tensor
-    before: Tensor
-    after: Tensor
-    margin: float
-    merit: float
-    loss: float
-    step: int
-    forward: int
-    backward: int
-    zero_gradients: int
-
-    @property
-    def rank(self) -> tuple[bool, bool, float, int]:
-        """What is better among the tries of a sample is greater."""
-        return (self.ended is not Ended.NON_FINITE, self.fooled, self.merit, -self.restart)
-
-    @property
-    def outcome(self) -> str:
-        """Return "fooled", "held", "already" or "failed"."""
-        if self.ended is Ended.NON_FINITE:
-            return "failed"
-        if self.ended is Ended.ALREADY:
-            return "already"
-        return "fooled" if self.fooled else "held"
-
-
-Event = Looked | Progress | Forged
 
 
 class Job(ABC):
@@ -273,40 +177,6 @@ class Plan:
     report_every: int = 0  # moves between two reports of a row; 0: none
 
 
-class _Tries:
-    """The tries of one sample: which are over, and the best of them."""
-
-    def __init__(self, restarts: int) -> None:
-        self._over: dict[int, tuple[int, int, int]] = {}  # restart: forward, backward, zero gradients
-        self._restarts = restarts
-        self._best: Forged | None = None
-        self._final: Forged | None = None
-
-    def add(self, forged: Forged) -> None:
-        """Note how a try ended; images are kept of the best only."""
-        self._over[forged.restart] = (forged.forward, forged.backward, forged.zero_gradients)
-        if forged.ended in _FINAL:
-            if self._final is None or forged.restart < self._final.restart:
-                self._final = forged
-        elif self._best is None or forged.rank > self._best.rank:
-            self._best = forged
-
-    def skip(self, restart: int) -> None:
-        """Note that a try will not be made."""
-        self._over[restart] = (0, 0, 0)
-
-    @property
-    def answer(self) -> Forged | None:
-        """The first try, by number, that met its stop, else the best of all; None while that is open."""
-        last = self._restarts - 1 if self._final is None else self._final.restart
-        if not all(restart in self._over for restart in range(last + 1)):
-            return None
-        best = self._final or self._best
-        counts = [self._over[restart] for restart in range(last + 1)]
-        forward, backward, zero = (sum(column) for column in zip(*counts, strict=True))
-        return best and replace(best, forward=forward, backward=backward, zero_gradients=zero)
-
-
 class AttackJob(Job):
     """Images to be forged."""
 
@@ -332,7 +202,7 @@ class AttackJob(Job):
         self._steps: list[int] = (
             plan.columns["steps"].tolist() if "steps" in plan.columns else [default] * len(images)
         )
-        self._tries = {sample: _Tries(plan.restarts) for sample in range(len(images))}
+        self._tries = {sample: Tries(plan.restarts) for sample in range(len(images))}
 
     @cached_property
     def row_cost(self) -> int:

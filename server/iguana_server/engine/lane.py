@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from iguana_server.attacks.base import Attack
-from iguana_server.engine.job import Row
+from iguana_server.engine.row import Row
 
 
 class Lane:

@@ -13,8 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
+from iguana_server.engine.answer import Event, Forged, Looked, Progress
 from iguana_server.engine.bench import Bench, give_up
-from iguana_server.engine.job import Event, Forged, Job, Looked, Progress
+from iguana_server.engine.job import Job
 from iguana_server.engine.meter import Meter, Silent
 from iguana_server.engine.queue import Queue
 from iguana_server.errors import InternalError, Overloaded, ServeError, Unavailable

@@ -14,7 +14,8 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from iguana_server.engine.job import Job, Row
+from iguana_server.engine.job import Job
+from iguana_server.engine.row import Row
 from iguana_server.errors import InvalidArgument, Overloaded, ServeError
 
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.1, 60.0

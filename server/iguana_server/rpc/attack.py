@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from iguana.v1 import attack_pb2 as pb
 from iguana.v1 import attack_pb2_grpc, error_pb2
-from iguana_server.engine.job import Forged, Progress
+from iguana_server.engine.answer import Forged, Progress
 from iguana_server.engine.loop import Engine
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.context import Context

@@ -18,7 +18,8 @@ from typing import TypeVar
 import torch
 
 from iguana.v1 import attack_pb2, classify_pb2, image_pb2
-from iguana_server.engine.job import AttackJob, ClassifyJob, Forged, Looked, Plan
+from iguana_server.engine.answer import Forged, Looked
+from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
 from iguana_server.errors import InternalError, InvalidArgument, NotFound
 from iguana_server.models.base import NAME, Model
 from iguana_server.rpc import classification

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from iguana.v1 import attack_pb2, image_pb2
-from iguana_server.engine.job import Forged
+from iguana_server.engine.answer import Forged
 from iguana_server.models.base import Spec
 from iguana_server.rpc import classification
 from iguana_server.rpc.image import from_floats, from_pixels

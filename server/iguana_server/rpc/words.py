@@ -11,7 +11,7 @@ from google.protobuf.descriptor import EnumDescriptor
 
 from iguana.v1 import attack_pb2, image_pb2, manifest_pb2
 from iguana_server.attacks.base import FIRST_SUCCESS, MARGIN, NEVER
-from iguana_server.engine.job import Ended
+from iguana_server.engine.answer import Ended
 from iguana_server.rpc.faults import Faults
 
 N = TypeVar("N", bound=int)  # the numbers of an enum

@@ -1,0 +1,76 @@
+"""What a job tells its caller: answers, and progress on the way."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+class Ended(enum.Enum):
+    """Why an attacked row left."""
+
+    STOP = "stop"
+    STEPS = "steps"
+    TIME_LIMIT = "time_limit"
+    ALREADY = "already"
+    NON_FINITE = "non_finite"
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A classified sample: logits [K]."""
+
+    sample: int
+    logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an attacked row stands: loss now, margin and success of the best so far."""
+
+    sample: int
+    restart: int
+    step: int
+    steps: int
+    loss: float
+    margin: float
+    fooled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forged:
+    """The answer for an attacked sample: image [C, H, W], logits [K] before and after."""
+
+    sample: int
+    restart: int
+    ended: Ended
+    fooled: bool
+    image: Tensor
+    before: Tensor
+    after: Tensor
+    margin: float
+    merit: float
+    loss: float
+    step: int
+    forward: int
+    backward: int
+    zero_gradients: int
+
+    @property
+    def rank(self) -> tuple[bool, bool, float, int]:
+        """What is better among the tries of a sample is greater."""
+        return (self.ended is not Ended.NON_FINITE, self.fooled, self.merit, -self.restart)
+
+    @property
+    def outcome(self) -> str:
+        """Return "fooled", "held", "already" or "failed"."""
+        if self.ended is Ended.NON_FINITE:
+            return "failed"
+        if self.ended is Ended.ALREADY:
+            return "already"
+        return "fooled" if self.fooled else "held"
+
+
+Event = Looked | Progress | Forged
