@@ -1,7 +1,10 @@
 # make demo | test | serve | bench | lint | clean        (make help)
 VENV  ?= .venv
-# The torch that is installed: `cpu`, or `cuda` for a machine with an NVIDIA GPU (several GB).
-TORCH ?= cpu
+# The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
+TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
+ifeq ($(filter cpu cuda,$(TORCH)),)
+$(error TORCH: want cpu or cuda, got $(TORCH))
+endif
 PYTHON ?= python3
 PY    := $(VENV)/bin/python
 PIP   := $(PY) -m pip --disable-pip-version-check
@@ -28,7 +31,7 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 	$(VENV)/bin/buf lint proto
 	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
 	if [ -n "$$tag" ]; then $(VENV)/bin/buf breaking proto --against ".git#tag=$$tag,subdir=proto"; \
-	else echo "buf breaking: no release tag yet"; fi
+	else echo "buf breaking: SKIPPED, no release tag v* among the $$(git tag | wc -l) tags seen here"; fi
 	$(PY) build.py stubs --check
 
 bench: $(VENV)/.tested ## the benchmarks, as tables
@@ -40,19 +43,22 @@ clean: ## remove what was made, the environment too
 	rm -rf server/iguana_server/_C.so server/*.egg-info clients/python/*.egg-info
 
 # The CPU build of torch lies in PyTorch's own index, not in PyPI: a mirror that is
-# configured on this machine is asked first.
-$(VENV)/.torch: Makefile
+# configured on this machine is asked first. To pip 2.13.0+cpu satisfies ==2.13.0 too:
+# so it is taken out first, and `===`, which compares as text, asks for the other one.
+$(VENV)/.torch-$(TORCH): Makefile
 	$(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/.torch-*
 ifeq ($(TORCH),cuda)
-	$(PIP) install -q torch==$(TORCH_VERSION)
+	if $(PIP) show torch 2>/dev/null | grep -q '^Version: .*+cpu$$'; then $(PIP) uninstall -q -y torch; fi
+	$(PIP) install -q torch===$(TORCH_VERSION)
 else
 	$(PIP) install -q -c requirements/constraints.txt torch==$(TORCH_VERSION)+cpu || \
-	$(PIP) install -q -c requirements/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch==$(TORCH_VERSION)+cpu
+	$(PIP) install -q -c requirements/constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu torch==$(TORCH_VERSION)+cpu
 endif
 	$(PIP) install -q -c requirements/constraints.txt setuptools
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml clients/python/pyproject.toml requirements/constraints.txt build.py $(CSRC)
+$(VENV)/.installed: $(VENV)/.torch-$(TORCH) pyproject.toml clients/python/pyproject.toml requirements/constraints.txt build.py $(CSRC)
 	$(PIP) install -q -c requirements/constraints.txt --no-build-isolation -e clients/python -e .
 	@touch $@
 

@@ -4,7 +4,8 @@
     python build.py stubs [--check]    proto/ -> clients/python/, or fail naming the files that differ
 
 Wheels: `pip wheel --no-deps .` (in this folder `python -m build` runs this file). Environment:
-IGUANA_CUDA=auto|0|1 (auto: if nvcc is there), IGUANA_CUDA_ARCHS="80;90", CUDA_HOME, CXX.
+IGUANA_CUDA=auto|0|1 (auto: if nvcc is there), IGUANA_CUDA_ARCHS="80;90", CXX, CUDA_HOME (else
+/usr/local/cuda, else the toolkit of the nvcc in PATH).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ LIBRARY = Path("server/iguana_server/_C.so")
 STUBS = Path("clients/python")
 TORCH = "torch==2.13.0"  # asked for only where none is at hand; the binary fits any torch >= 2.11
 
+CUDA = "/usr/local/cuda"  # looked into before PATH
+
 # -O3 and -fno-trapping-math vectorise, -fno-math-errno lets sqrt be an instruction; none of them changes a
 # value. Nothing is fused, so that the results equal eager torch in every bit.
 CXX_FLAGS = [
@@ -52,17 +55,31 @@ def torch_dirs() -> list[Path]:
     return [folder for folder in found if (folder / "include/torch/csrc/stable/library.h").exists()]
 
 
+def toolkit_of(nvcc: str) -> Path:
+    """Return the folder of the toolkit that `nvcc`, maybe a wrapper script, belongs to: it says so itself."""
+    said = _run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull])
+    here = re.search(r"^#\$ _HERE_=(.+)$", said, re.MULTILINE)
+    if not here:
+        sys.exit(f"{nvcc} --dryrun: want a line _HERE_=, got none; set CUDA_HOME")
+    return Path(here[1]).parent
+
+
 def cuda_home() -> Path | None:
     """Return the CUDA toolkit to build with, or None for the CPU half alone."""
     wanted = os.environ.get("IGUANA_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
         sys.exit(f"IGUANA_CUDA: want auto, 0 or 1, got {wanted}")
-    home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
-    if wanted == "0" or (wanted == "auto" and not (home / "bin/nvcc").exists()):
+    if wanted == "0":
         return None
-    if not (home / "bin/nvcc").exists():
+    home = Path(os.environ.get("CUDA_HOME", CUDA))
+    nvcc = shutil.which("nvcc")
+    if nvcc and "CUDA_HOME" not in os.environ and not (home / "bin/nvcc").exists():
+        home = toolkit_of(nvcc)
+    if (home / "bin/nvcc").exists():
+        return home
+    if wanted == "1":
         sys.exit(f"IGUANA_CUDA=1: want nvcc in {home / 'bin'}, got none; set CUDA_HOME")
-    return home
+    return None
 
 
 class Toolchain:

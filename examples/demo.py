@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,17 @@ OUT = Path("out")
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Run the server with its default models on free ports, and yield its address; its log goes to out/."""
+    """Run the server on free ports, and yield its address; all it says goes to out/server.log.
+
+    What else it is told is up to the environment: IGUANA_MODELS__DEVICE=cuda.
+    """
     log = OUT / "server.log"
-    command = [str(BIN / "iguana-server"), "serve", "--server.port", "0", "--server.metrics_port", "0"]
+    ports = ["--server.port", "0", "--server.metrics_port", "0"]
+    logs = ["--telemetry.log_format", "json", "--telemetry.log_level", "info"]
     with log.open("w") as sink:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True)
+        process = subprocess.Popen(
+            [str(BIN / "iguana-server"), "serve", *ports, *logs], stdout=sink, stderr=subprocess.STDOUT
+        )
         try:
             yield _address(process, log)
         finally:
@@ -28,11 +35,13 @@ def server() -> Iterator[str]:
             process.wait(30)
 
 
-def _address(process: subprocess.Popen[str], log: Path) -> str:
-    for line in process.stdout or ():
-        record = json.loads(line)
-        if record["message"] == "serving":
-            return str(record["address"])
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Read the log until it says where the server serves."""
+    while process.poll() is None:
+        for line in log.read_text().splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n") and json.loads(line)["message"] == "serving":
+                return str(json.loads(line)["address"])
+        time.sleep(0.05)
     raise SystemExit(f"the server did not start; see {log}")
 
 

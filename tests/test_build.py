@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import build as build_py
+
 ROOT = Path(__file__).parents[1]
 NVCC = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin/nvcc"
 PROTO = """
@@ -77,6 +79,34 @@ def test_missing_nvcc_fails_where_cuda_is_asked_for(tmp_path: Path) -> None:
     done = build(ROOT, IGUANA_CUDA="1", CUDA_HOME=str(tmp_path))
     assert done.returncode == 1
     assert "IGUANA_CUDA=1: want nvcc in" in done.stdout
+
+
+def test_toolkit_is_found_behind_a_wrapper_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toolkit, programs = tmp_path / "toolkit", tmp_path / "programs"
+    program(toolkit / "bin/nvcc", f"echo '#$ _SPACE_= '; echo '#$ _HERE_={toolkit}/bin' >&2")
+    program(programs / "nvcc", f'exec {toolkit}/bin/nvcc "$@"')
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("IGUANA_CUDA", raising=False)
+    monkeypatch.setattr(build_py, "CUDA", str(tmp_path / "none"))
+    assert build_py.cuda_home() == toolkit
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "none"))  # what is named is not replaced
+    assert build_py.cuda_home() is None
+    monkeypatch.delenv("CUDA_HOME")
+    program(toolkit / "bin/nvcc", "echo no toolkit")
+    with pytest.raises(SystemExit, match="--dryrun: want a line _HERE_=, got none; set CUDA_HOME"):
+        build_py.cuda_home()
+
+
+def program(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.skipif(not NVCC.exists(), reason="no nvcc")
+def test_real_nvcc_names_its_toolkit() -> None:
+    assert build_py.toolkit_of(str(NVCC)).resolve() == NVCC.resolve().parents[1]
 
 
 def test_fresh_stubs_pass_the_check(protos: Path) -> None:

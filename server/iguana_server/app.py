@@ -20,7 +20,7 @@ import torch
 from iguana.v1 import attack_pb2_grpc, classify_pb2_grpc, model_pb2_grpc
 from iguana_server.config import Config
 from iguana_server.engine.loop import Engine
-from iguana_server.errors import ModelRefused
+from iguana_server.errors import InvalidArgument, ModelRefused
 from iguana_server.models import catalog
 from iguana_server.models.base import Model
 from iguana_server.models.manifest import load_manifest
@@ -33,12 +33,18 @@ from iguana_server.rpc.server import Server, methods
 from iguana_server.telemetry import Telemetry
 
 WARM_UP_PASSES = 2  # of each kind: the first allocates, the second shows that it sufficed
+WATCH_S = 0.5  # between two looks at the engine's beat
+LEAVE_S = 12.0  # beyond the drain for all to end: calls 4 s, the engine 3 s, the last spans 3 s
 
 _log = logging.getLogger(__name__)
 
 
 class EngineFailed(Exception):
     """The engine has stopped by itself; the process must be started again."""
+
+
+class EngineHangs(Exception):
+    """The engine's thread does not end; the process must, without waiting for it."""
 
 
 class App:
@@ -54,11 +60,16 @@ class App:
         """Make nothing yet. A second app in the process shares torch's threads with the first."""
         self.config = config
         self.failed = asyncio.Event()  # the engine's failure
+        self.hangs = False  # the engine's thread has outlived this app
         self._stack = AsyncExitStack()
         self._began = time.perf_counter()
 
     async def __aenter__(self) -> Self:
-        """Start. Raises NotFound or ModelRefused for a model, OSError for a port that is taken."""
+        """Start.
+
+        Raises NotFound or ModelRefused for a model, InvalidArgument for a device that is not there, OSError for
+        an address or port that cannot be had.
+        """
         try:
             await self._start()
         except BaseException:
@@ -80,24 +91,26 @@ class App:
         self.models = await asyncio.to_thread(load_models, config, self.telemetry)
         for model in self.models.values():
             await asyncio.to_thread(warm_up, model)
-        decoders = stack.enter_context(ThreadPoolExecutor(config.threads.decode, "decoder"))
+        decoders = ThreadPoolExecutor(config.threads.decode, "decoder")
+        stack.callback(decoders.shutdown, wait=False, cancel_futures=True)
         self._loop = asyncio.get_running_loop()
         self.engine = Engine(
             self.models,
             max_cost=config.limits.max_waiting_cost,
-            max_bytes=config.limits.max_waiting_bytes,
             max_rows=config.engine.max_rows,
             meter=self.telemetry,
             on_failure=self._engine_failed,
         )
         self.engine.start()
-        stack.callback(self.engine.stop)
+        stack.push_async_callback(self._stop_engine)
         gc.collect()
         gc.freeze()  # a full collection over torch's objects takes 80 ms with the GIL held
         stack.callback(gc.unfreeze)
         self.server = Server(config, self.telemetry, servicers(config, self.engine, decoders))
         await self.server.start()
-        stack.push_async_callback(self.server.stop, lambda: asyncio.to_thread(self.engine.stop))
+        stack.push_async_callback(self.server.stop, lambda: asyncio.to_thread(self.engine.stop, 0))
+        watch = asyncio.create_task(watch_engine(self.engine, self.server, config.engine.hang_s))
+        stack.callback(watch.cancel)
         self.port, self.metrics_port = self.server.port, self.telemetry.port
         _log.info(
             "serving",
@@ -110,6 +123,10 @@ class App:
                 "start_s": round(time.perf_counter() - self._began, 3),
             },
         )
+
+    async def _stop_engine(self) -> None:
+        """End the engine's thread; note if it does not end."""
+        self.hangs = not await asyncio.to_thread(self.engine.stop)
 
     def _engine_failed(self) -> None:
         """Say so on the event loop; called in the engine's thread."""
@@ -136,9 +153,9 @@ def servicers(
 def load_models(config: Config, telemetry: Telemetry) -> Mapping[str, Model]:
     """Load and probe every model that the configuration names; all or none.
 
-    Raises NotFound, ModelRefused.
+    Raises NotFound, ModelRefused, InvalidArgument for a device that is not there.
     """
-    device = torch.device(config.models.device)
+    device = find_device(config.models.device)
     loaders: list[Callable[[], Model]] = [
         *((lambda name=name: catalog.load(name, device)) for name in config.models.load),
         *((lambda path=path: load_manifest(path, device)) for path in config.models.manifests),
@@ -157,6 +174,16 @@ def load_models(config: Config, telemetry: Telemetry) -> Mapping[str, Model]:
     return models
 
 
+def find_device(name: str) -> torch.device:
+    """Return the device of this name. Raises InvalidArgument where torch does not see one."""
+    kind, _, index = name.partition(":")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name != "cpu" and not (kind == "cuda" and int(index or 0) < gpus):
+        want = "want cpu, or cuda on a machine with a GPU that this torch sees"
+        raise InvalidArgument("models.device", f"{want}, got {name!r}")
+    return torch.device(name)
+
+
 def warm_up(model: Model) -> None:
     """Run passes of the model's bucket, so that the first caller does not pay for first allocations."""
     x = torch.zeros(model.spec.bucket, *model.spec.shape, device=model.device)
@@ -166,10 +193,28 @@ def warm_up(model: Model) -> None:
         torch.autograd.grad(model(x.requires_grad_()).sum(), x)
 
 
-async def serve(config: Config) -> None:
+async def watch_engine(engine: Engine, server: Server, hang_s: float) -> None:
+    """Say NOT_SERVING while the engine gives no sign of life for hang_s, SERVING when it does again."""
+    hangs = False
+    while True:
+        await asyncio.sleep(WATCH_S)
+        age_s = engine.beat_age_s
+        if (age_s > hang_s) != hangs:
+            hangs = not hangs
+            await server.set_serving(serving=not hangs)
+            _log.log(
+                logging.ERROR if hangs else logging.WARNING,
+                "the engine hangs" if hangs else "the engine turns again",
+                extra={"beat_age_s": round(age_s, 3)},
+            )
+
+
+async def serve(config: Config, leaving: Callable[[float], None] = lambda _: None) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
-    Raises EngineFailed, after telling callers and balancers, where the engine stops by itself.
+    When it begins to leave, it calls `leaving` with the seconds after which something must be hanging. Raises
+    EngineFailed, after telling callers and balancers, where the engine stops by itself, and EngineHangs where it
+    does not end.
     """
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -179,6 +224,7 @@ async def serve(config: Config) -> None:
         stop = asyncio.create_task(asked.wait())
         await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
+            leaving(LEAVE_S)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             return
@@ -186,8 +232,11 @@ async def serve(config: Config) -> None:
         failed = asyncio.create_task(app.failed.wait())
         await asyncio.wait((stop, failed), return_when=asyncio.FIRST_COMPLETED)
         _log.info("stopping", extra={"drain_s": config.server.drain_s, "failed": failed.done()})
+        leaving(config.server.drain_s + LEAVE_S)
         stop.cancel()
         failed.cancel()
     if app.failed.is_set():
         raise EngineFailed("the engine has failed; see the log")
+    if app.hangs:
+        raise EngineHangs("the engine hangs in a model: want an end, got none")
     _log.info("stopped")

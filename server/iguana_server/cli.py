@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 import typer
 
 from iguana_server import process
-from iguana_server.config import PREFIX, Config, fields, help_text
+from iguana_server.config import PREFIX, Config, default_text, fields, help_text
 from iguana_server.errors import ServeError
 from iguana_server.telemetry import Telemetry, logs
 
@@ -47,10 +50,9 @@ def _with_settings(command: Callable[[Config], None]) -> Callable[..., None]:
         parameter = f"{group}__{name}"
         keys[parameter] = key = f"{group}.{name}"
         flag = f"--{key}/--no-{key}" if field.annotation is bool else f"--{key}"
-        default = "none" if field.default is None else field.default
         option = typer.Option(
             flag,
-            help=f"{help_text(field)}. Default: {default}. Variable: {PREFIX}{parameter.upper()}",
+            help=f"{help_text(field)}. Default: {default_text(field)}. Variable: {PREFIX}{parameter.upper()}",
             rich_help_panel=group,
             show_default=False,
         )
@@ -63,7 +65,9 @@ def _with_settings(command: Callable[[Config], None]) -> Callable[..., None]:
     def run(*, file: Path | None, **values: object) -> None:
         if file is None and DEFAULT_FILE.is_file():
             file = DEFAULT_FILE
-        given = {keys[parameter]: value for parameter, value in values.items() if value not in (None, [])}
+        given = {
+            keys[parameter]: _given(value) for parameter, value in values.items() if value not in (None, [])
+        }
         try:
             config = Config.load(file, given)
         except ServeError as error:
@@ -74,6 +78,11 @@ def _with_settings(command: Callable[[Config], None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _given(value: object) -> object:
+    """Return the value of a flag that was given; a list's only word "none" empties it."""
+    return [] if isinstance(value, list) and [str(item) for item in value] == ["none"] else value
 
 
 def _flag_type(annotation: Any) -> Any:
@@ -88,17 +97,19 @@ def _flag_type(annotation: Any) -> Any:
 @app.command("serve")
 @_with_settings
 def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and exit 0."""
+    """Serve until SIGTERM or SIGINT, then drain and exit 0; 1 where the engine failed or hangs."""
     logs.configure(
         config.telemetry.log_level, config.telemetry.log_format, trace_id=Telemetry.current_trace_id
     )
     process.prepare()
-    from iguana_server.app import EngineFailed, serve  # noqa: PLC0415 (imports torch, which prepare() must precede)
+    from iguana_server.app import EngineFailed, EngineHangs, serve  # noqa: PLC0415 (imports torch, which prepare() must precede)
 
     try:
-        asyncio.run(serve(config))
+        asyncio.run(serve(config, _leave_after))
     except (ServeError, EngineFailed, OSError) as error:
         _fail(error, 1)
+    except EngineHangs as error:
+        _leave(error)  # the interpreter's own way out is not safe beside a thread inside torch
 
 
 @app.command("config")
@@ -106,6 +117,21 @@ def serve(config: Config) -> None:
 def show(config: Config) -> None:
     """Print the settings in force as TOML with comments: a file to start from."""
     typer.echo(config.to_toml(), nl=False)
+
+
+def _leave_after(seconds: float) -> None:
+    """End the process after so long, whatever still runs in it."""
+    late = TimeoutError(f"want the process to end within {seconds:g} s, got one that hangs")
+    timer = threading.Timer(seconds, _leave, (late,))
+    timer.daemon = True
+    timer.start()
+
+
+def _leave(error: Exception) -> NoReturn:
+    """Say what is wrong, and end the process at once."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _fail(error: Exception, code: int) -> None:

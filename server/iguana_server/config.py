@@ -45,7 +45,7 @@ SHOWN = 80  # characters of a wrong value that a refusal quotes
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
-Count = Annotated[int, Field(ge=1)]
+Quantity = Annotated[int, Field(ge=1, le=2**63 - 1)]  # TOML's integers end there
 
 
 class Group(BaseModel):
@@ -78,7 +78,7 @@ class Server(Group):
         default=8 * MIB, ge=1024, le=256 * MIB, description="largest request, in bytes"
     )
     max_reply_bytes: int = Field(
-        default=48 * MIB, ge=1024, le=1024 * MIB, description="largest reply, in bytes"
+        default=48 * MIB, ge=65536, le=1024 * MIB, description="largest reply, in bytes"
     )
     max_metadata_bytes: int = Field(
         default=8192, ge=1024, le=MIB, description="most metadata of a call, in bytes"
@@ -87,7 +87,8 @@ class Server(Group):
         default=128,
         ge=1,
         le=4096,
-        description="most calls at once on one connection; more fail at the caller",
+        description="most calls at once on one connection; more fail at the caller. Our client keeps itself "
+        "below 100: under that, it fails too",
     )
     handshake_timeout_s: Seconds = Field(
         default=5, description="seconds a new connection may take to speak HTTP/2"
@@ -95,7 +96,9 @@ class Server(Group):
     keepalive_s: Seconds = Field(default=20, description="seconds of silence after which a peer is pinged")
     keepalive_timeout_s: Seconds = Field(default=5, description="seconds a ping may stay unanswered")
     min_ping_interval_s: Seconds = Field(
-        default=5, description="a client that pings more often than this, in seconds, is thrown off"
+        default=5,
+        description="a client that pings more often than this, in seconds, is thrown off; stay below the "
+        "clients' interval (ours: 20 s)",
     )
     max_connection_idle_s: Seconds = Field(
         default=300, description="seconds after which an idle connection is closed"
@@ -109,19 +112,25 @@ class Server(Group):
 class Limits(Group):
     """The largest requests taken. ModelService.ListModels tells them to callers."""
 
-    max_images: Count = Field(default=256, description="images of one request")
-    max_image_bytes: Count = Field(default=8 * MIB - 65536, description="bytes of one encoded image")
+    max_images: int = Field(default=256, ge=1, le=4096, description="images of one request")
+    max_image_bytes: int = Field(
+        default=8 * MIB - 65536, ge=1, le=256 * MIB, description="bytes of one encoded image"
+    )
     max_side: int = Field(
         default=4096, ge=1, le=65535, description="pixels of an encoded image's longer side"
     )
-    max_pixels: Count = Field(default=16_777_216, description="pixels of an encoded image")
-    max_steps: Count = Field(default=1000, description="steps of an attack")
-    max_restarts: Count = Field(default=32, description="restarts of an attack")
-    max_waiting_cost: Count = Field(default=2**34, description="work that may wait, in pixels x steps")
-    max_waiting_bytes: Count = Field(
-        default=2**31, description="memory of images that wait, 4 bytes a number"
+    max_pixels: int = Field(
+        default=16_777_216, ge=1, le=178_000_000, description="pixels of an encoded image"
+    )  # the decoder (Pillow) has a limit of its own: 178,956,970
+    max_steps: int = Field(default=1000, ge=1, le=1_000_000, description="steps of an attack")
+    max_restarts: int = Field(default=32, ge=1, le=4096, description="restarts of an attack")
+    max_waiting_cost: Quantity = Field(default=2**34, description="work that may wait, in pixels x steps")
+    max_image_memory: Quantity = Field(
+        default=2**31, description="bytes that the images of all requests in hand may take, 4 a number"
     )
-    max_stream_items: Count = Field(default=64, description="items in flight on one bidirectional stream")
+    max_stream_items: int = Field(
+        default=64, ge=1, le=65536, description="items in flight on one bidirectional stream"
+    )
     default_deadline_s: Seconds = Field(
         default=60, description="seconds a call has that came without a deadline"
     )
@@ -134,9 +143,13 @@ class Models(Group):
     """What is served, and where it runs."""
 
     load: list[str] = Field(
-        default=["efficientnet-lite0", "fashion-mnist-cnn"], description="built-in models, by name"
+        default=["efficientnet-lite0", "fashion-mnist-cnn"],
+        description='built-in models, by name; "none" alone, as a flag, empties the list',
     )
-    manifests: list[Path] = Field(default=[], description="files that describe models of your own (TOML)")
+    manifests: list[Path] = Field(
+        default=[],
+        description='files that describe models of your own (TOML); "none" alone, as a flag, empties the list',
+    )
     device: str = Field(
         default="cpu", pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$", description="cpu, cuda or cuda:N"
     )
@@ -159,6 +172,14 @@ class Engine(Group):
 
     max_rows: int = Field(
         default=1024, ge=1, le=65536, description="rows of one model in flight; more wait in the queue"
+    )
+    # The longest honest turn, 32 rows of EfficientNet-Lite0 forward and 32 backward, takes some 3 s on one thread
+    # (the table of process.py): ten times that is room for a crowded machine.
+    hang_s: float = Field(
+        default=30,
+        ge=1,
+        le=3600,
+        description="seconds a model may take for its turn; health is NOT_SERVING while one takes longer",
     )
 
 
@@ -290,6 +311,13 @@ def help_text(field: FieldInfo) -> str:
     return f"{field.description}{_bounds(field)}"
 
 
+def default_text(field: FieldInfo) -> str:
+    """Return a setting's default in words."""
+    if field.default_factory is not None:
+        return "all cores"  # the only default that the machine decides
+    return "none" if field.default is None else str(field.default)
+
+
 def _bounds(field: FieldInfo) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     said = [f"{sign} {getattr(m, a)}" for m in field.metadata for a, sign in signs.items() if hasattr(m, a)]
@@ -327,6 +355,10 @@ def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
             names = _keys() if "." in key else list(Config.model_fields)
             yield key, _near(key, names)
             continue
-        want = fault["msg"].removeprefix("Input should be ")
+        want = (
+            fault["msg"]
+            .removeprefix("Input should be ")
+            .replace("String should match pattern", "text of the form")
+        )
         got = repr(fault["input"])
         yield key, f"want {want}, got {got if len(got) <= SHOWN else got[:SHOWN] + '...'}"

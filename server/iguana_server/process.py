@@ -24,13 +24,21 @@ import sys
 MIB = 1024 * 1024
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # malloc.h
 MALLOC = {
-    M_MMAP_THRESHOLD: 1024 * MIB,  # no mapping of its own for a block below this
+    M_MMAP_THRESHOLD: 1024 * MIB,  # no mapping of its own for a block below this; see malloc_settings
     M_TRIM_THRESHOLD: 2048 * MIB - 1,  # keep this much free at the top of the heap (an int)
     M_TOP_PAD: 256 * MIB,  # grow in steps of this
     M_ARENA_MAX: 1,  # the engine's thread has no arena of its own, whose heap ends at 64 MiB
 }
 
+OLD_THRESHOLD = 32 * MIB  # the largest M_MMAP_THRESHOLD that glibc takes before 2.35
+
 SPINS = "5000"  # some 20 us
+
+
+def malloc_settings(glibc: str) -> dict[int, int]:
+    """Return what to ask of mallopt; `glibc` is the library's version, such as "2.36"."""
+    major, minor = (int(part) for part in glibc.split(".")[:2])
+    return MALLOC if (major, minor) >= (2, 35) else MALLOC | {M_MMAP_THRESHOLD: OLD_THRESHOLD}
 
 
 def prepare() -> None:
@@ -45,8 +53,9 @@ def prepare() -> None:
         raise RuntimeError("process.prepare: want it before torch is imported, got it after")
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         os.environ["GOMP_SPINCOUNT"] = SPINS
-    if platform.libc_ver()[0] == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
+    library, version = platform.libc_ver()
+    if library == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in MALLOC.items():
+        for parameter, value in malloc_settings(version).items():
             if not mallopt(parameter, value):
                 raise RuntimeError(f"mallopt({parameter}, {value}): want 1, got 0")

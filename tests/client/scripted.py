@@ -298,12 +298,14 @@ def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
     return file.getvalue()
 
 
-def serve(scripted: Scripted, address: str = "127.0.0.1:0") -> tuple[grpc.Server, str]:
+def serve(
+    scripted: Scripted, address: str = "127.0.0.1:0", *, max_bytes: int = 8 << 20
+) -> tuple[grpc.Server, str]:
     """Start a server; its target. It tolerates pings as the real one does."""
     server = grpc.server(
         ThreadPoolExecutor(16),
         options=[
-            ("grpc.max_receive_message_length", 8 << 20),
+            ("grpc.max_receive_message_length", max_bytes),
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ("grpc.so_reuseport", 0),
         ],

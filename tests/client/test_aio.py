@@ -24,7 +24,7 @@ async def aio(target: str) -> AsyncIterator[AsyncClient]:
 
 def test_both_clients_have_the_same_methods() -> None:
     for name, method in inspect.getmembers(Client, inspect.isfunction):
-        if not name.startswith("_"):
+        if name == "__init__" or not name.startswith("_"):
             ours = inspect.signature(getattr(AsyncClient, name)).parameters
             theirs = inspect.signature(method).parameters
             assert list(ours) == list(theirs), name
@@ -38,6 +38,16 @@ async def test_answers_are_those_of_the_sync_client(aio: AsyncClient, client: Cl
     assert await aio.attacks() == client.attacks()
     assert await aio.health()
     assert not await aio.health("unknown")
+
+
+async def test_each_client_has_a_connection_of_its_own(target: str, scripted: Scripted, cat: bytes) -> None:
+    peers: list[str] = []
+    scripted.acts.extend([lambda context: peers.append(context.peer())] * 4)
+    async with AsyncClient(target) as one, AsyncClient(target) as other:
+        for client in (one, other, one, other):
+            await client.classify(cat)
+    assert peers[:2] == peers[2:]
+    assert len(set(peers)) == 2
 
 
 async def test_progress_is_reported(aio: AsyncClient, cat: bytes) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from iguana.cli.app import app
 from iguana.v1 import attack_pb2
-from tests.client.scripted import Scripted, refuse, serve
+from tests.client.scripted import Scripted, attack_answer, refuse, serve
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +237,31 @@ def test_the_sheet_shows_each_picture_three_times(cat_file: Path, tmp_path: Path
         assert single.width > 3 * 384
         assert double.width == single.width
         assert double.height > 1.8 * single.height
+
+
+@pytest.mark.parametrize("failing", ["one", "all"])
+def test_a_failed_sample_is_exit_code_3_and_not_drawn(
+    cat_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def failed(request: attack_pb2.AttackRequest) -> attack_pb2.AttackResponse:
+        answer = attack_answer(request)
+        for result in answer.results[: 1 if failing == "one" else 2]:
+            result.CopyFrom(
+                attack_pb2.AttackResult(
+                    sample=result.sample,
+                    outcome=attack_pb2.OUTCOME_FAILED,
+                    ended=attack_pb2.ENDED_NON_FINITE,
+                    reason="the logits are not finite",
+                )
+            )
+        return answer
+
+    monkeypatch.setattr("tests.client.scripted.attack_answer", failed)
+    sheet = tmp_path / "sheet.png"
+    result = iguana("attack", cat_file, cat_file, "--target", "fox", "--sheet", sheet)
+    assert result.exit_code == 3
+    assert "the logits are not finite" in result.stdout
+    assert sheet.exists() == (f"wrote {sheet}" in result.stdout) == (failing == "one")
 
 
 def test_models_and_attacks_are_listed_as_served() -> None:

@@ -18,6 +18,7 @@ from iguana import (
     Client,
     DeadlineExceeded,
     Ended,
+    IguanaError,
     InvalidArgument,
     Outcome,
     Overloaded,
@@ -31,6 +32,7 @@ from tests.client.proxy import proxy_to
 from tests.client.scripted import Scripted, linger, refuse, serve
 
 GONE = refuse(grpc.StatusCode.UNAVAILABLE, "restarting")
+TLS = Path(__file__).with_name("tls")
 STOPPED = refuse(grpc.StatusCode.CANCELLED, "stopping")
 
 
@@ -256,6 +258,8 @@ def test_a_new_server_at_the_same_address_is_found(cat: bytes) -> None:
         ({"caller": "é"}, "caller: want printable ASCII text"),
         ({"max_streams": 0}, "max_streams: want at least 1, got 0"),
         ({"retries": 5}, "retries: want 0 to 4, got 5"),
+        ({"max_send_bytes": 0}, "max_send_bytes: want 1 to 1073741824, got 0"),
+        ({"max_receive_bytes": 1 << 31}, "max_receive_bytes: want 1 to 1073741824, got 2147483648"),
     ],
 )
 def test_wrong_settings_are_refused(arguments: dict[str, object], text: str) -> None:
@@ -264,9 +268,45 @@ def test_wrong_settings_are_refused(arguments: dict[str, object], text: str) -> 
 
 
 def test_too_large_a_request_is_not_sent(client: Client, scripted: Scripted) -> None:
-    with pytest.raises(InvalidArgument, match=r"request: want at most 8388608 bytes .*, got 9[0-9]+ bytes"):
+    with pytest.raises(
+        InvalidArgument, match=r"request: want at most max_send_bytes, 8388608 .*, got 9[0-9]+ bytes"
+    ):
         client.classify(np.zeros((60, 224, 224, 3), np.uint8))
     assert not scripted.requests
+
+
+def test_a_larger_request_is_sent_to_a_server_that_takes_it(scripted: Scripted) -> None:
+    server, target = serve(scripted, max_bytes=16 << 20)
+    scripted.acts.append(GONE)  # what is retried must fit the buffer of retries, too
+    with Client(target, max_send_bytes=16 << 20) as client:
+        assert len(client.classify(np.zeros((60, 224, 224, 3), np.uint8))) == 60
+    assert len(scripted.requests) == 2
+    server.stop(0).wait()
+
+
+def test_each_item_of_a_pipeline_is_bounded_too(target: str, scripted: Scripted, cat: bytes) -> None:
+    with (
+        Client(target, max_send_bytes=len(cat)) as client,
+        pytest.raises(InvalidArgument, match="request: want"),
+    ):
+        list(client.stream_classify([("a", {"images": cat})]))
+    assert scripted.most_waiting == 0
+
+
+def test_too_large_an_answer_is_not_taken(target: str, cat: bytes) -> None:
+    with Client(target, max_receive_bytes=64) as client, pytest.raises(IguanaError, match="larger than max"):
+        client.classify(cat)
+
+
+def test_each_client_has_a_connection_of_its_own(target: str, scripted: Scripted, cat: bytes) -> None:
+    """A server bounds the calls of a connection: two clients must not share its 128."""
+    peers: list[str] = []
+    scripted.acts.extend([lambda context: peers.append(context.peer())] * 4)
+    with Client(target) as one, Client(target) as other:
+        for client in (one, other, one, other):
+            client.classify(cat)
+    assert peers[:2] == peers[2:]
+    assert len(set(peers)) == 2
 
 
 def test_pixels_arrive_as_they_were_sent(client: Client, scripted: Scripted) -> None:
@@ -308,11 +348,9 @@ def test_control_c_cancels_the_call(target: str, scripted: Scripted, cat_file: o
     assert process.returncode == 0
 
 
-def test_tls_takes_the_path_of_the_root_certificates(scripted: Scripted, cat: bytes, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(["openssl", *options.split(), *names], check=True, capture_output=True)
+def test_tls_takes_the_path_of_the_root_certificates(scripted: Scripted, cat: bytes) -> None:
+    """`tls/` holds a key made for this test, and its own certificate of 127.0.0.1, 2020 to 2119."""
+    key, certificate = TLS / "key.pem", TLS / "certificate.pem"
     server = grpc.server(ThreadPoolExecutor(2))
     classify_pb2_grpc.add_ClassifyServiceServicer_to_server(scripted, server)
     credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])

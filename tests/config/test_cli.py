@@ -26,6 +26,8 @@ def test_help_tells_every_setting_with_its_variable() -> None:
     for key in KEYS:
         assert f"--{key}" in said
         assert "IGUANA_" + key.replace(".", "__").upper() in said
+    assert "Default: all cores" in said
+    assert "Undefined" not in said
 
 
 def test_config_prints_what_the_flags_say() -> None:
@@ -45,6 +47,17 @@ def test_config_prints_what_the_flags_say() -> None:
     assert done.exit_code == 0
     want = Config.load(flags={"server.port": 1, "server.reflection": False, "models.load": ["a", "b"]})
     assert done.output == want.to_toml()
+
+
+def test_none_empties_a_list() -> None:
+    Path("iguana.toml").write_text('[models]\nmanifests = ["other.toml"]')
+    flags = ["--models.load", "none", "--models.manifests", "my.toml"]
+    said = RUNNER.invoke(app, ["config", *flags]).output
+    assert "\nload = []\n" in said
+    assert '\nmanifests = ["my.toml"]\n' in said
+    assert "\nmanifests = []\n" in RUNNER.invoke(app, ["config", "--models.manifests", "none"]).output
+    nothing = RUNNER.invoke(app, ["config", "--models.load", "none", "--models.manifests", "none"])
+    assert (nothing.exit_code, nothing.stderr[:12]) == (2, "models.load:")
 
 
 def test_file_in_the_folder_is_read_and_another_can_be_named() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic.fields import FieldInfo
 
 from iguana_server.config import Config, fields
@@ -92,6 +93,9 @@ def test_every_fault_is_said_by_its_key_with_what_was_wanted_and_got() -> None:
     refusal = _refusal(flags={"server.port": 70000, "limits.max_images": 0, "telemetry.log_format": "xml"})
     assert refusal["server.port"] == "want less than or equal to 65535, got 70000"
     assert refusal["limits.max_images"] == "want greater than or equal to 1, got 0"
+    assert _refusal(flags={"models.device": "tpu"})["models.device"].startswith(
+        "want text of the form '^(cpu|cuda"
+    )
     assert refusal["telemetry.log_format"] == "want 'json' or 'text', got 'xml'"
 
 
@@ -127,6 +131,21 @@ def test_every_setting_is_described_and_bounded(key: str, field: FieldInfo) -> N
     assert field.description, key
     if field.annotation in {int, float}:
         assert field.metadata, key
+
+
+LIMITS = [(key, field) for key, field in FIELDS if key.startswith("limits.") and field.annotation is int]
+
+
+@pytest.mark.parametrize(("key", "field"), LIMITS)
+def test_every_limit_has_a_ceiling(key: str, field: FieldInfo) -> None:
+    highest = min(bound.le for bound in field.metadata if hasattr(bound, "le"))
+    assert "less than or equal" in _refusal(flags={key: highest + 1})[key]
+
+
+def test_pictures_larger_than_the_decoder_takes_are_no_limit() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    highest = min(bound.le for bound in dict(FIELDS)["limits.max_pixels"].metadata if hasattr(bound, "le"))
+    assert highest < 2 * Image.MAX_IMAGE_PIXELS  # from where on Pillow refuses
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,6 +12,7 @@ import pytest
 from iguana_server import process
 
 GLIBC = platform.libc_ver()[0] == "glibc"
+LARGE_HEAP = GLIBC and process.malloc_settings(platform.libc_ver()[1]) == process.MALLOC
 MAPPED = """
 import ctypes, sys, threading
 
@@ -47,7 +48,7 @@ def _run(code: str, *arguments: str, **variables: str) -> str:
     return done.stdout.decode()
 
 
-@pytest.mark.skipif(not GLIBC, reason="the settings are glibc's")
+@pytest.mark.skipif(not LARGE_HEAP, reason="the settings are glibc's, from 2.35 on")
 def test_large_blocks_come_from_the_heap_in_every_thread() -> None:
     assert _run(MAPPED, "bare").split() == ["1", "1"]
     assert _run(MAPPED, "prepared").split() == ["0", "0"]
@@ -60,6 +61,25 @@ def test_what_the_user_has_set_stands() -> None:
     assert _run(code, OMP_WAIT_POLICY="ACTIVE").strip() == "None"
     assert _run(code, GOMP_SPINCOUNT="7").strip() == "7"
     assert _run(code).strip() == process.SPINS
+
+
+def test_older_glibc_is_asked_for_what_it_takes() -> None:
+    mib = 2**20
+    thresholds = {
+        version: process.malloc_settings(version)[process.M_MMAP_THRESHOLD] // mib
+        for version in ("2.17", "2.34", "2.35", "2.36", "2.100", "3.0")
+    }
+    assert thresholds == {"2.17": 32, "2.34": 32, "2.35": 1024, "2.36": 1024, "2.100": 1024, "3.0": 1024}
+    assert process.malloc_settings("2.34").keys() == process.MALLOC.keys()
+
+
+@pytest.mark.skipif(not GLIBC, reason="the settings are glibc's")
+def test_every_glibc_takes_the_older_settings() -> None:
+    code = (
+        "import platform; platform.libc_ver = lambda: ('glibc', '2.31')\n"
+        "from iguana_server import process; process.prepare(); print('taken')"
+    )
+    assert _run(code).strip() == "taken"
 
 
 def test_too_late_is_refused() -> None:

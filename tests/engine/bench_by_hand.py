@@ -60,7 +60,7 @@ def job(model: Model, attack: type[Attack], images: Tensor, caller: str, **optio
 
 def turn(model: Model, arrivals: Sequence[tuple[int, Job]], max_rows: int = 1024) -> None:
     """Run jobs to their end; each arrives at its turn."""
-    queue, seat = Queue(1 << 40, 1 << 40), Bench(model, max_rows, Silent())
+    queue, seat = Queue(1 << 40), Bench(model, max_rows, Silent())
     waiting = sorted(arrivals, key=lambda arrival: arrival[0])
     now = 0
     while waiting or queue.cost or seat.rows():

@@ -420,3 +420,33 @@ async def test_unlike_requests_share_passes() -> None:
         await asyncio.gather(*(engine.run(one) for one in jobs))
     alone = sum(10 + i % 3 + 1 for i in range(24))
     assert len(meter.rows) <= alone / 5
+
+
+async def test_overload_is_refused_at_the_door_and_not_by_deadlines() -> None:
+    """Three times as much as can be done, for 3 s: nearly all that is let in is answered in time."""
+    engine, _ = await _slow_engine(0.02)
+    done: list[object] = []
+
+    async def call(i: int) -> None:
+        try:
+            await engine.run(
+                _looks(pictures(32), caller=f"{i % 4}", strict=False, deadline=time.monotonic() + 1)
+            )
+        except (Overloaded, DeadlineExceeded) as error:
+            done.append(error)
+        else:
+            done.append(None)
+
+    with engine:
+        warm = [engine.run(_looks(pictures(32), caller=f"{i % 4}", strict=False)) for i in range(60)]
+        await asyncio.gather(*warm)  # the engine learns its rate
+        calls = []
+        for i in range(450):
+            calls.append(asyncio.create_task(call(i)))
+            await asyncio.sleep(1 / 150)
+        await asyncio.gather(*calls)
+    late = sum(isinstance(d, DeadlineExceeded) for d in done)
+    refused = sum(isinstance(d, Overloaded) for d in done)
+    answered = sum(d is None for d in done)
+    assert refused > 100
+    assert late <= 0.1 * (late + answered), (answered, late, refused)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from iguana_server.engine import ClassifyJob
 from iguana_server.engine.queue import Clocks, Queue
 from iguana_server.engine.row import Row
-from iguana_server.errors import InvalidArgument, Overloaded, Unavailable
+from iguana_server.errors import Overloaded, Unavailable
 from tests.nets import pictures
 
 PIXELS = 432
@@ -31,7 +31,7 @@ def _take_all(queue: Queue, caller: str = "me") -> list[Row]:
 
 
 async def test_the_cost_of_what_waits_is_bounded_and_returns_to_0() -> None:
-    queue = Queue(10 * PIXELS, 1 << 40)
+    queue = Queue(10 * PIXELS)
     queue.put(_job(6))
     queue.put(_job(4))
     with pytest.raises(
@@ -43,19 +43,8 @@ async def test_the_cost_of_what_waits_is_bounded_and_returns_to_0() -> None:
     queue.put(_job(10))
 
 
-async def test_the_bytes_of_what_waits_are_bounded_too() -> None:
-    queue = Queue(1 << 40, 4 * 10 * PIXELS)
-    queue.put(_job(9))
-    with pytest.raises(Overloaded, match="bytes of pixels waiting"):
-        queue.put(_job(2))
-    with pytest.raises(InvalidArgument, match="bytes of pixels in one request"):
-        queue.put(_job(11))
-    assert len(_take_all(queue)) == 9
-    queue.put(_job(10))
-
-
 async def test_dead_and_expired_jobs_are_dropped_and_free_their_place() -> None:
-    queue = Queue(100 * PIXELS, 1 << 40)
+    queue = Queue(100 * PIXELS)
     left, late, live = _job(5), _job(5, deadline=time.monotonic() - 1), _job(5)
     for job in (left, late, live):
         queue.put(job)
@@ -66,7 +55,7 @@ async def test_dead_and_expired_jobs_are_dropped_and_free_their_place() -> None:
 
 
 async def test_a_job_that_expires_half_way_gives_back_the_rest() -> None:
-    queue = Queue(100 * PIXELS, 1 << 40)
+    queue = Queue(100 * PIXELS)
     job = _job(5, deadline=time.monotonic() + 0.05)
     queue.put(job)
     assert queue.take("toy", "me", seated=False) is not None
@@ -77,7 +66,7 @@ async def test_a_job_that_expires_half_way_gives_back_the_rest() -> None:
 
 
 async def test_a_closed_queue_takes_nothing() -> None:
-    queue = Queue(100 * PIXELS, 1 << 40)
+    queue = Queue(100 * PIXELS)
     queue.put(_job(1))
     queue.close(Unavailable("the server is stopping"))
     assert _take_all(queue) == []
@@ -86,8 +75,8 @@ async def test_a_closed_queue_takes_nothing() -> None:
 
 
 async def test_the_refused_are_told_a_time_that_grows_with_the_work() -> None:
-    queue = Queue(100 * PIXELS, 1 << 40)
-    queue.done(10 * PIXELS, 1.0)
+    queue = Queue(100 * PIXELS)
+    queue.done(20 * PIXELS, 2.0)
     queue.put(_job(100))
     with pytest.raises(Overloaded) as refused:
         queue.put(_job(1))
@@ -130,3 +119,21 @@ def test_idling_saves_nothing_up() -> None:
     clocks.enter(["busy"])
     clocks.enter(["busy", "new"])
     assert clocks.of("new") == 2000
+
+
+async def test_what_could_not_begin_in_time_is_refused() -> None:
+    """100 looks wait, 10 a second leave: who has 15 s is refused, who has 30 s waits, another caller may."""
+    queue = Queue(1000 * PIXELS)
+    queue.done(20 * PIXELS, 2.0)
+    queue.put(_job(100))
+    now = time.monotonic()
+    with pytest.raises(Overloaded, match="want a deadline of 20 s or later"):
+        queue.put(_job(1, deadline=now + 15))
+    queue.put(_job(1, deadline=now + 30))
+    queue.put(_job(1, caller="another", deadline=now + 1))
+
+
+async def test_without_evidence_nothing_is_refused_for_its_deadline() -> None:
+    queue = Queue(1000 * PIXELS)
+    queue.put(_job(100))
+    queue.put(_job(1, deadline=time.monotonic() + 0.001))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from iguana.v1 import attack_pb2, classify_pb2, image_pb2, manifest_pb2
 from iguana_server.attacks.base import MARGIN
+from iguana_server.errors import InvalidArgument, Overloaded
+from iguana_server.rpc.bounds import MOST_FILES
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.origin import Origin
 from tests.rpc.service import LIMITS, SHAPE, small_model, tensors
@@ -140,3 +145,38 @@ async def test_time_limit_counts_from_the_arrival(codec: Codec, slow: Slow) -> N
     left = (await reading).job.plan.time_limit_s
     assert left is not None
     assert 0 <= left <= 0.3
+
+
+async def test_files_of_a_request_are_bounded_together(codec: Codec) -> None:
+    """A file of one colour is small however many pixels it has."""
+    target = io.BytesIO()
+    side = math.isqrt(min(LIMITS.max_pixels, LIMITS.max_side**2))
+    Image.new("L", (side, side)).save(target, "PNG")
+    image = image_pb2.Image(encoded=target.getvalue())
+    n = MOST_FILES * LIMITS.max_pixels // side**2
+    await codec.to_classify(classify_pb2.ClassifyRequest(model="small", images=[image] * n), ORIGIN)
+    with pytest.raises(InvalidArgument, match=r"images: want at most \d+ pixels in all files, got more"):
+        await codec.to_classify(classify_pb2.ClassifyRequest(model="small", images=[image] * (n + 1)), ORIGIN)
+
+
+async def test_images_in_hand_are_bounded_and_let_go() -> None:
+    with ThreadPoolExecutor(1) as decoders:
+        room = 4 * math.prod(SHAPE) * 3
+        tight = Codec({"small": small_model()}, replace(LIMITS, max_image_memory=room), decoders=decoders)
+        order = await tight.to_classify(request(2), ORIGIN)
+        with pytest.raises(Overloaded):
+            await tight.to_classify(request(2), ORIGIN)
+        del order
+        while tight._memory.used:  # a thread that decoded may still be letting go
+            await asyncio.sleep(0.01)
+        await tight.to_classify(request(2), ORIGIN)
+
+
+async def test_work_that_could_never_wait_is_refused_before_it_is_decoded(slow: Slow) -> None:
+    attack = attack_pb2.AttackRequest(model="small", images=tensors(3), pgd=attack_pb2.Pgd(steps=[50]))
+    with ThreadPoolExecutor(1) as decoders:
+        limits = replace(LIMITS, max_waiting_cost=100 * math.prod(SHAPE))
+        small = Codec({"small": small_model()}, limits, decoders=decoders)
+        with pytest.raises(InvalidArgument, match=r"^request.images: want at most \d+ pixels x steps"):
+            await small.to_attack(attack, ORIGIN, "request.")
+    assert slow.read == []

@@ -31,8 +31,10 @@ async def test_every_service_is_serving_and_then_not(service: str) -> None:
         check = _health(running).Check
         asked = health_pb2.HealthCheckRequest(service=service)
         assert (await check(asked)).status == SERVING
-        await running.server.not_serving()
+        await running.server.set_serving(serving=False)
         assert (await check(asked)).status == NOT_SERVING
+        await running.server.set_serving(serving=True)
+        assert (await check(asked)).status == SERVING
 
 
 async def test_unknown_service_is_not_found() -> None:
@@ -51,6 +53,15 @@ async def test_watch_outlives_the_deadline_of_work_and_sees_the_drain() -> None:
         began = time.perf_counter()
         assert (await watch.read()).status == NOT_SERVING
         assert time.perf_counter() - began < 0.5
+        await stop
+
+
+async def test_draining_server_never_says_serving_again() -> None:
+    async with serving(config(server={"drain_s": 5, "drain_notice_s": 0.5})) as running:
+        stop = asyncio.create_task(running.stop())
+        await asyncio.sleep(0.1)
+        await running.server.set_serving(serving=True)
+        assert (await _health(running).Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
         await stop
 
 

@@ -329,3 +329,33 @@ def mended(data: bytes) -> bytes:
         out.append(chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
         at += 12 + size
     return b"".join(out) + data[at:]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan of a progressive file costs a pass over all pixels, and ten bytes."""
+    target = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(target, "JPEG", progressive=True)
+    data = target.getvalue()
+    start = data.rindex(b"\xff\xda")
+    scan = data[start:-2]
+    assert decode(data).shape
+    with pytest.raises(InvalidArgument, match="want at most 100 scans, got"):
+        decode(data[:start] + scan * 200 + data[-2:])
+
+
+def test_of_several_pictures_of_one_shot_the_first_is_taken() -> None:
+    """A phone's MPO file is a photo with an auxiliary picture."""
+    first, second = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
+    target = io.BytesIO()
+    first.save(target, "MPO", save_all=True, append_images=[second])
+    pixels = decode(target.getvalue())
+    assert pixels[..., 0].mean() > 200
+    assert pixels[..., 2].mean() < 50
+
+
+def test_what_is_spent_is_told_before_it_is_decoded() -> None:
+    target = io.BytesIO()
+    Image.new("L", (30, 20)).save(target, "PNG")
+    told: list[int] = []
+    picture.decode(target.getvalue(), "x", SPEC, LIMITS, told.append)
+    assert told == [600]

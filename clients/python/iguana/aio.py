@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 
 from iguana import response, retry
 from iguana.aio_pipeline import AsyncPipeline
-from iguana.channel import DEFAULT_TARGET, Endpoint, check_size
+from iguana.channel import DEFAULT_TARGET, MAX_RECEIVE_BYTES, MAX_SEND_BYTES, Endpoint, check_size
 from iguana.errors import DeadlineExceeded, IguanaError, NotFound, from_rpc_error
 from iguana.image import ImagesLike
 from iguana.listing import Attack, Models
@@ -56,9 +56,13 @@ class AsyncClient:
         caller: str | None = None,
         max_streams: int = 100,
         retries: int = 4,
+        max_send_bytes: int = MAX_SEND_BYTES,
+        max_receive_bytes: int = MAX_RECEIVE_BYTES,
     ) -> None:
         asyncio.get_running_loop()  # raises RuntimeError outside of one
-        self._endpoint = Endpoint(target, timeout_s, tls, caller, max_streams, retries)
+        self._endpoint = Endpoint(
+            target, timeout_s, tls, caller, max_streams, retries, max_send_bytes, max_receive_bytes
+        )
         self._streams = asyncio.Semaphore(max_streams)
         self._channel = self._endpoint.open_aio()
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
@@ -184,7 +188,7 @@ class AsyncClient:
         request: Message,
         timeout_s: float | None,
     ) -> AnswerT:
-        check_size(request)
+        check_size(request, self._endpoint.max_send_bytes)
         deadline = self._endpoint.deadline(timeout_s)
         while True:
             async with self._stream(deadline):
@@ -199,7 +203,7 @@ class AsyncClient:
     async def _events(
         self, request: attack_pb2.WatchAttackRequest, timeout_s: float | None
     ) -> AsyncGenerator[attack_pb2.WatchAttackResponse]:
-        check_size(request)
+        check_size(request, self._endpoint.max_send_bytes)
         deadline = self._endpoint.deadline(timeout_s)
         begun = False
         while True:
@@ -228,7 +232,7 @@ class AsyncClient:
         in_flight: int,
     ) -> AsyncGenerator[Answered]:
         timeout_s, retries = self._endpoint.timeout_s, self._endpoint.retries
-        waiting = InFlight(in_flight, timeout_s, retries)
+        waiting = InFlight(in_flight, timeout_s, retries, self._endpoint.max_send_bytes)
         async with self._stream(retry.Deadline(timeout_s)):
             pipeline = AsyncPipeline(
                 lambda outgoing: method(outgoing, timeout=STREAM_S, metadata=self._endpoint.metadata),

@@ -16,8 +16,9 @@ from iguana import retry
 from iguana.errors import invalid
 
 DEFAULT_TARGET = "127.0.0.1:7777"
-MAX_SEND_BYTES = 8 << 20  # the server takes no more
-MAX_RECEIVE_BYTES = 64 << 20
+MAX_SEND_BYTES = 8 << 20  # what the server takes unless it is told otherwise: server.max_message_bytes
+MAX_RECEIVE_BYTES = 64 << 20  # above its server.max_reply_bytes, 48 MiB unless it is told otherwise
+MOST_BYTES = 1 << 30  # that either can be set to
 PING_S = 20.0
 PING_TIMEOUT_S = 5.0
 MAX_RETRIES = 4  # gRPC makes at most 5 attempts
@@ -33,6 +34,8 @@ class Endpoint:
     caller: str | None
     max_streams: int
     retries: int
+    max_send_bytes: int
+    max_receive_bytes: int
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -46,6 +49,9 @@ class Endpoint:
             raise invalid("max_streams", "at least 1", self.max_streams)
         if not 0 <= self.retries <= MAX_RETRIES:
             raise invalid("retries", f"0 to {MAX_RETRIES}", self.retries)
+        for name in ("max_send_bytes", "max_receive_bytes"):
+            if not 1 <= getattr(self, name) <= MOST_BYTES:
+                raise invalid(name, f"1 to {MOST_BYTES}", getattr(self, name))
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -56,8 +62,11 @@ class Endpoint:
     def options(self) -> tuple[tuple[str, int | str], ...]:
         """The gRPC channel arguments."""
         return (
-            ("grpc.max_send_message_length", MAX_SEND_BYTES),
-            ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+            # A connection of its own: gRPC would share one among all clients of a process and target, and the
+            # server bounds the calls of a connection.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_send_message_length", self.max_send_bytes),
+            ("grpc.max_receive_message_length", self.max_receive_bytes),
             # A server that is gone without a word is noticed in 25 s, ping_timeout_ms being what sees one whose
             # kernel still answers; the server tolerates a ping each 5 s. Without max_pings_without_data gRPC
             # would stop after 2 pings on a call that only waits for its answer.
@@ -67,7 +76,7 @@ class Endpoint:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.enable_retries", int(self.retries > 0)),
             # A request larger than this buffer (256 KiB unless told) would quietly not be retried.
-            ("grpc.per_rpc_retry_buffer_size", 2 * MAX_SEND_BYTES),
+            ("grpc.per_rpc_retry_buffer_size", min(2 * self.max_send_bytes, 2**31 - 1)),
             ("grpc.service_config", json.dumps(self._service_config())),
             ("grpc.service_config_disable_resolution", 1),
         )
@@ -118,9 +127,9 @@ def check_timeout_s(timeout_s: float) -> None:
         raise invalid("timeout_s", "seconds above 0", timeout_s)
 
 
-def check_size(request: Message) -> None:
-    """Refuse a request that no server takes, before it is sent."""
-    if (size := request.ByteSize()) > MAX_SEND_BYTES:
+def check_size(request: Message, limit: int) -> None:
+    """Refuse a request of more than `limit` bytes before it is sent."""
+    if (size := request.ByteSize()) > limit:
         raise invalid(
-            "request", f"at most {MAX_SEND_BYTES} bytes (send fewer images at once)", f"{size} bytes"
+            "request", f"at most max_send_bytes, {limit} (send fewer images at once)", f"{size} bytes"
         )

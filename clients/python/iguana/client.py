@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from iguana import response, retry
-from iguana.channel import DEFAULT_TARGET, Endpoint, check_size
+from iguana.channel import DEFAULT_TARGET, MAX_RECEIVE_BYTES, MAX_SEND_BYTES, Endpoint, check_size
 from iguana.errors import Cancelled, DeadlineExceeded, IguanaError, NotFound, from_rpc_error
 from iguana.image import ImagesLike
 from iguana.listing import Attack, Models
@@ -37,7 +37,7 @@ AnswerT = TypeVar("AnswerT", bound=Message)
 
 
 class Client:
-    """A connection to an Iguana server; safe to share between threads.
+    """A connection of its own to an Iguana server; safe to share between threads.
 
         with Client("127.0.0.1:7777") as client:
             print(client.classify("cat.png")[0].top[0].name)
@@ -53,6 +53,9 @@ class Client:
             refuses instead of queueing.
         retries: how often a call is sent again when the server is unavailable, 0 to 4; 0 also turns off the
             wait for a full queue.
+        max_send_bytes: the largest request, 1 to 2**30; a larger one is refused here. The server's own limit
+            is its setting `server.max_message_bytes`.
+        max_receive_bytes: the largest answer, 1 to 2**30. The server's own is `server.max_reply_bytes`.
 
     Every method raises the errors of `iguana.errors`; OSError for an image file that cannot be read.
     """
@@ -66,8 +69,12 @@ class Client:
         caller: str | None = None,
         max_streams: int = 100,
         retries: int = 4,
+        max_send_bytes: int = MAX_SEND_BYTES,
+        max_receive_bytes: int = MAX_RECEIVE_BYTES,
     ) -> None:
-        self._endpoint = Endpoint(target, timeout_s, tls, caller, max_streams, retries)
+        self._endpoint = Endpoint(
+            target, timeout_s, tls, caller, max_streams, retries, max_send_bytes, max_receive_bytes
+        )
         self._streams = threading.Semaphore(max_streams)
         self._channel = self._endpoint.open()
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
@@ -197,7 +204,7 @@ class Client:
     def _unary(
         self, method: grpc.UnaryUnaryMultiCallable[Any, AnswerT], request: Message, timeout_s: float | None
     ) -> AnswerT:
-        check_size(request)
+        check_size(request, self._endpoint.max_send_bytes)
         deadline = self._endpoint.deadline(timeout_s)
         while True:
             with self._stream(deadline):
@@ -217,7 +224,7 @@ class Client:
     def _events(
         self, request: attack_pb2.WatchAttackRequest, timeout_s: float | None
     ) -> Generator[attack_pb2.WatchAttackResponse]:
-        check_size(request)
+        check_size(request, self._endpoint.max_send_bytes)
         deadline = self._endpoint.deadline(timeout_s)
         begun = False
         while True:
@@ -243,7 +250,7 @@ class Client:
         self, method: grpc.StreamStreamMultiCallable[Any, Any], requests: Iterable[Request], in_flight: int
     ) -> Generator[Answered]:
         timeout_s, retries = self._endpoint.timeout_s, self._endpoint.retries
-        waiting = InFlight(in_flight, timeout_s, retries)
+        waiting = InFlight(in_flight, timeout_s, retries, self._endpoint.max_send_bytes)
         with self._stream(retry.Deadline(timeout_s)):
             yield from Pipeline(
                 lambda outgoing: method(outgoing, timeout=STREAM_S, metadata=self._endpoint.metadata),

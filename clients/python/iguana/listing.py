@@ -50,7 +50,7 @@ class Limits:
     max_reply_bytes: int
     default_deadline_s: float
     max_deadline_s: float
-    max_waiting_bytes: int
+    max_image_memory: int
 
 
 class Models(list[Model]):

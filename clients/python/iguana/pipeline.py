@@ -44,11 +44,11 @@ class Again:
 class InFlight:
     """The items that were sent and have no answer yet, by id."""
 
-    def __init__(self, limit: int, patience_s: float, retries: int) -> None:
+    def __init__(self, limit: int, patience_s: float, retries: int, max_bytes: int) -> None:
         if limit < 1:
             raise invalid("in_flight", "at least 1", limit)
         self.limit = limit
-        self._patience_s, self._retries = patience_s, retries
+        self._patience_s, self._retries, self._max_bytes = patience_s, retries, max_bytes
         self._items: dict[str, tuple[Request, retry.Deadline]] = {}
         self._since_opening: set[str] = set()
 
@@ -71,7 +71,7 @@ class InFlight:
 
     def add(self, request: Request) -> None:
         """Take in an item. Raises `InvalidArgument` if it is too large or its id is another one's."""
-        check_size(request)
+        check_size(request, self._max_bytes)
         if request.id in self._items:
             raise invalid("id", "one that no item in flight has", repr(request.id))
         self._items[request.id] = request, retry.Deadline(self._patience_s)

@@ -74,7 +74,7 @@ def models(message: model_pb2.ListModelsResponse) -> Models:
             max_reply_bytes=limits.max_reply_bytes,
             default_deadline_s=limits.default_deadline_s,
             max_deadline_s=limits.max_deadline_s,
-            max_waiting_bytes=limits.max_waiting_bytes,
+            max_image_memory=limits.max_image_memory,
         ),
     )
 

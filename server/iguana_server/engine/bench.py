@@ -57,6 +57,7 @@ class Bench:
         self._lanes: dict[tuple[str, str, bool], Lane] = {}
         self._looks: list[Row] = []
         self._clocks = Clocks()
+        self._left = 0  # cost of the rows that left this turn
 
     def rows(self) -> list[Row]:
         """Rows in flight."""
@@ -72,16 +73,15 @@ class Bench:
         self._admit_attacks(queue, seated, now)
 
     def turn(self) -> float:
-        """Show one gradient pass and one forward pass of rows to the model; returns the cost that was done."""
-        cost = 0.0
+        """Show one gradient pass and one forward pass of rows to the model; returns the cost of those that left."""
+        self._left = 0
         for gradient in (True, False):
             waiting = [row for row in self.rows() if (row.gradient and row.stage is Stage.MOVE) is gradient]
             rows = self._clocks.pick(waiting, self.model.spec.max_batch)
             if rows:
-                cost += sum(row.job.pixels for row in rows if row.stage in {Stage.MOVE, Stage.LOOK})
                 self._look(rows, gradient=gradient)
         self._close_lanes()
-        return cost
+        return self._left
 
     def _admit_looks(self, queue: Queue, callers: Sequence[str], now: float) -> None:
         """Rows that only look need no seat: as many as the next pass takes."""
@@ -193,6 +193,7 @@ class Bench:
             for row, forged in zip(leaving, _forged(table, leaving), strict=True):
                 self._deliver(row.job, row.job.finish(forged))
             lane.remove(set(leaving))
+            self._left += sum(row.job.row_cost for row in leaving)
 
     def _deliver(self, job: Job, answer: Forged | None) -> None:
         """Hand over the answer of a sample, if it is certain now."""
@@ -209,6 +210,7 @@ class Bench:
         _post(answers)
         gone = set(rows)
         self._looks = [row for row in self._looks if row not in gone]
+        self._left += sum(row.job.row_cost for row in rows)
 
     def _start(self, row: Row, now: float) -> None:
         """A row has left the queue."""

@@ -23,6 +23,7 @@ from iguana_server.models.base import Model
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 0.5  # between two beats of an idle engine
+_STOP_S = 3.0  # for the turn that runs to end
 
 
 class Engine:
@@ -33,25 +34,24 @@ class Engine:
         models: Mapping[str, Model],
         *,
         max_cost: int = 1 << 34,
-        max_bytes: int = 1 << 31,
         max_rows: int = 1024,
         meter: Meter | None = None,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
         """Own these models.
 
-        max_cost bounds the waiting work (rows x steps x pixels), max_bytes its images, max_rows
-        the attacked rows in flight on a model. on_failure is called in the engine's thread if it
-        dies of a defect.
+        max_cost bounds the waiting work (rows x steps x pixels), max_rows the attacked rows in
+        flight on a model. on_failure is called in the engine's thread if it dies of a defect.
         """
         self.models = models
         self.failed = False
         self._meter = meter or Silent()
         self._on_failure = on_failure or (lambda: None)
-        self._queue = Queue(max_cost, max_bytes)
+        self._queue = Queue(max_cost)
         self._benches = [Bench(model, max_rows, self._meter) for model in models.values()]
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopping = False
+        self._beaten = time.monotonic()
         self._open: set[Job] = set()
 
     def __enter__(self) -> Engine:
@@ -63,16 +63,29 @@ class Engine:
         """Stop."""
         self.stop()
 
+    @property
+    def beat_age_s(self) -> float:
+        """Seconds since the last sign of life: one a model and turn, and two a second when idle."""
+        return time.monotonic() - self._beaten
+
     def start(self) -> None:
         """Start the thread."""
+        self._beaten = time.monotonic()
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread at the next turn; whoever still waits is told Unavailable."""
+    def stop(self, timeout_s: float = _STOP_S) -> bool:
+        """Tell whoever still waits Unavailable, and end the thread at the next turn.
+
+        Says whether the thread has ended within timeout_s. One that has not hangs in a model,
+        where nothing can end it but the end of the process.
+        """
         self._stopping = True
+        stopping = Unavailable("the server is stopping")
+        self._end(stopping, stopping)
         self._queue.wake()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     async def stream(self, job: Job) -> AsyncGenerator[Event]:
         """Run a job and yield what happens to it. Leaving early cancels it.
@@ -108,7 +121,7 @@ class Engine:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._meter.beat()
+                self._beat()
                 if not self._turn():
                     self._queue.wait(_IDLE_S)
         except Exception:
@@ -116,9 +129,10 @@ class Engine:
             _log.exception("the engine has failed")
             self._end(InternalError("the engine has failed"), Unavailable("the engine has failed"))
             self._on_failure()
-        else:
-            stopping = Unavailable("the server is stopping")
-            self._end(stopping, stopping)
+
+    def _beat(self) -> None:
+        self._beaten = time.monotonic()
+        self._meter.beat()
 
     def _turn(self) -> bool:
         """Let in, look, let out; says whether there was anything to do."""
@@ -127,6 +141,7 @@ class Engine:
             give_up(job, self._meter)
         cost, busy = 0.0, False
         for bench in self._benches:
+            self._beat()
             bench.admit(self._queue, time.monotonic())
             cost += bench.turn()
             busy |= bool(bench.rows())

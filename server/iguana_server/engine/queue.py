@@ -11,7 +11,7 @@ import heapq
 import itertools
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from iguana_server.engine.job import Job
@@ -19,6 +19,8 @@ from iguana_server.engine.row import Row
 from iguana_server.errors import InvalidArgument, Overloaded, ServeError
 
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.1, 60.0
+_HALF_LIFE_S, _EVIDENCE_S = 10.0, 1.0  # of the rate at which work leaves
+_LATEST_START = 0.5  # of the time to the deadline: what begins later would not end in time
 
 
 class Clocks:
@@ -77,13 +79,14 @@ Key = tuple[str, bool, str]  # model, seated, caller
 class Queue:
     """Rows that wait for a look. Jobs enter on the event loop; the engine's thread takes."""
 
-    def __init__(self, max_cost: int, max_bytes: int) -> None:
-        """Bound what waits: to max_cost (rows x steps x pixels), and its images to max_bytes."""
-        self.max_cost, self.max_bytes = max_cost, max_bytes
+    def __init__(self, max_cost: int) -> None:
+        """Bound what waits to max_cost (rows x steps x pixels)."""
+        self.max_cost = max_cost
         self._lines: dict[Key, list[Entry]] = {}  # heaps
         self._number = itertools.count()
-        self._cost = self._bytes = 0
-        self._rate = 0.0  # cost done a second, a moving average
+        self._cost = 0
+        self._owed: Counter[str] = Counter()  # cost that waits, by caller
+        self._left, self._busy_s = 0.0, 0.0  # cost that has left, in how long; both fade
         self._closed: ServeError | None = None
         self._changed = threading.Condition()
 
@@ -95,32 +98,29 @@ class Queue:
     def put(self, job: Job) -> None:
         """Let a job wait.
 
-        Raises InvalidArgument if it could never fit, Overloaded if it does not fit now, and what
-        the queue was closed with.
+        Raises InvalidArgument if it could never fit, Overloaded if it does not fit now or would not
+        begin long enough before its deadline, and what the queue was closed with.
         """
-        cost, size = job.cost, job.images.nbytes
+        cost = job.cost
         if cost > self.max_cost:
             want = f"want at most {self.max_cost} pixels x steps in one request, got {cost}"
             raise InvalidArgument("images", want)
-        if size > self.max_bytes:
-            raise InvalidArgument(
-                "images", f"want at most {self.max_bytes} bytes of pixels in one request, got {size}"
-            )
         with self._changed:
             if self._closed is not None:
                 raise type(self._closed)(*self._closed.args)
-            for what, limit, waiting, more in (
-                ("pixels x steps", self.max_cost, self._cost, cost),
-                ("bytes of pixels", self.max_bytes, self._bytes, size),
-            ):
-                if waiting + more > limit:
-                    text = f"queue: want at most {limit} {what} waiting, got {waiting} + {more}"
-                    raise Overloaded(text, retry_after_s=self._retry_after_s())
+            if self._cost + cost > self.max_cost:
+                text = (
+                    f"queue: want at most {self.max_cost} pixels x steps waiting, got {self._cost} + {cost}"
+                )
+                raise Overloaded(text, retry_after_s=self._retry_after_s())
+            wait_s = self._wait_s(job.caller)
+            if job.deadline is not None and wait_s > max(0.0, _LATEST_START * (job.deadline - job.arrived)):
+                text = f"queue: want a deadline of {wait_s / _LATEST_START:.3g} s or later, got {job.deadline - job.arrived:.3g} s"
+                raise Overloaded(text, retry_after_s=self._retry_after_s())
             deadline = math.inf if job.deadline is None else job.deadline
             line = self._lines.setdefault((job.model, job.seated, job.caller), [])
             heapq.heappush(line, (deadline, job.arrived, next(self._number), job, deque(job.rows())))
-            self._cost += cost
-            self._bytes += size
+            self._owe(job, job.size)
             self._changed.notify()
 
     def wake(self) -> None:
@@ -133,7 +133,8 @@ class Queue:
         with self._changed:
             self._closed = error
             self._lines.clear()
-            self._cost = self._bytes = 0
+            self._owed.clear()
+            self._cost = 0
 
     def callers(self, model: str, *, seated: bool) -> list[str]:
         """Callers with rows waiting for this model: rows that need a place in a lane, or the others."""
@@ -148,10 +149,9 @@ class Queue:
                 return None
             job, rows = line[0][3:]
             row = rows.popleft()
-            self._cost -= job.row_cost
+            self._owe(job, -1)
             if not rows:
                 heapq.heappop(line)
-                self._bytes -= job.images.nbytes
                 if not line:
                     del self._lines[model, seated, caller]
             return row
@@ -166,8 +166,7 @@ class Queue:
                     job, rows = entry[3:]
                     if job.dead or job.expired(now):
                         dropped.append(job)
-                        self._cost -= len(rows) * job.row_cost
-                        self._bytes -= job.images.nbytes
+                        self._owe(job, -len(rows))
                     else:
                         live.append(entry)
                 if not live:
@@ -178,10 +177,10 @@ class Queue:
         return dropped
 
     def done(self, cost: float, seconds: float) -> None:
-        """Note that this much was done in so long: it tells the refused when to come back."""
-        if seconds > 0:
-            rate = cost / seconds
-            self._rate = rate if self._rate == 0 else 0.9 * self._rate + 0.1 * rate
+        """Note that rows of this cost have left in so long (if early, at their full cost all the same)."""
+        fade = 0.5 ** (seconds / _HALF_LIFE_S)
+        self._left = self._left * fade + cost
+        self._busy_s = self._busy_s * fade + seconds
 
     def wait(self, timeout_s: float) -> None:
         """Wait until something changed."""
@@ -189,6 +188,22 @@ class Queue:
             if not self._lines:
                 self._changed.wait(timeout_s)
 
+    def _owe(self, job: Job, rows: int) -> None:
+        """Count rows in, or out."""
+        self._cost += rows * job.row_cost
+        self._owed[job.caller] += rows * job.row_cost
+        if not self._owed[job.caller]:
+            del self._owed[job.caller]
+
+    def _wait_s(self, caller: str) -> float:
+        """How long until a new job of this caller begins, as far as can be told; 0 without evidence.
+
+        Whichever is sooner: after all that waits, or after its own, with the others taking turns.
+        """
+        if self._busy_s < _EVIDENCE_S or not self._left:
+            return 0.0
+        return min(self._cost, self._owed[caller] * len(self._owed)) * self._busy_s / self._left
+
     def _retry_after_s(self) -> float:
-        seconds = self._cost / self._rate if self._rate else 1.0
+        seconds = self._cost * self._busy_s / self._left if self._left else 1.0
         return min(max(seconds / 2, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)

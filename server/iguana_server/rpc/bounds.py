@@ -11,6 +11,7 @@ MAX_TIME_LIMIT_S = 3600.0
 MAX_EVERY_STEPS = 10_000  # moves between two reports
 MAX_ID = 64  # characters
 MAX_CALLER = 64  # characters
+MOST_FILES = 4  # times max_pixels in all files of a request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Limits:
     max_message_bytes: int  # of one request
     max_reply_bytes: int  # of one answer
     max_waiting_cost: int  # pixels x steps in the queue
-    max_waiting_bytes: int  # of images in the queue
+    max_image_memory: int  # bytes of images in hand
     max_stream_items: int  # in flight on one bidirectional stream
     default_deadline_s: float  # of a call that sets none
     max_deadline_s: float  # of any call

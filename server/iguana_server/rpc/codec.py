@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -23,12 +24,13 @@ from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
 from iguana_server.errors import InternalError, InvalidArgument, NotFound
 from iguana_server.models.base import NAME, Model
 from iguana_server.rpc import classification
-from iguana_server.rpc.bounds import MAX_EVERY_STEPS, Limits
+from iguana_server.rpc.bounds import MAX_EVERY_STEPS, MOST_FILES, Limits
 from iguana_server.rpc.draft import Draft, to_draft, top_k
 from iguana_server.rpc.faults import Faults, text
 from iguana_server.rpc.goal import Classes
 from iguana_server.rpc.image import is_on_grid, to_pixels
 from iguana_server.rpc.manifest import manifest
+from iguana_server.rpc.memory import Memory
 from iguana_server.rpc.method import images_of
 from iguana_server.rpc.origin import Origin
 from iguana_server.rpc.result import Delivery, from_forged
@@ -74,6 +76,7 @@ class Codec:
         self.models, self.limits = models, limits
         self._classes = {name: Classes(name, model.spec.classes) for name, model in models.items()}
         self._decoders = decoders
+        self._memory = Memory(limits.max_image_memory)
 
     async def to_classify(
         self, request: classify_pb2.ClassifyRequest, origin: Origin, path: str = ""
@@ -84,6 +87,7 @@ class Codec:
         self._check_count(request.images, faults)
         strict = STRICT.meanings[STRICT.read(faults, "determinism", request.determinism)]
         k = top_k(request.top_k, faults)
+        self._check_cost(len(request.images), model, faults)
         one = classification.largest(model.spec.classes, k, with_logits=request.logits)
         self._check_reply(len(request.images), one, faults)
         images = await self._pixels(request.images, "images", model, faults)
@@ -121,6 +125,9 @@ class Codec:
         self._check_count(request.images, faults)
         classes = self._classes[model.spec.name]
         draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
+        if draft is not None:
+            moves = draft.method.moves(len(request.images))
+            self._check_cost(moves, model, faults)
         if whole and draft is not None:
             self._check_reply(len(request.images), _largest(draft, model), faults)
         clean = await self._pixels(request.images, "images", model, faults)
@@ -195,22 +202,39 @@ class Codec:
             faults.add("images", f"1..{self.limits.max_images} images", str(len(images)))
             faults.check()
 
+    def _check_cost(self, steps: int, model: Model, faults: Faults) -> None:
+        """Refuse work that could never wait, before an image is decoded; `steps` are of all rows together."""
+        cost, most = steps * math.prod(model.spec.shape), self.limits.max_waiting_cost
+        if cost > most:
+            faults.add("images", f"at most {most} pixels x steps in one request", str(cost))
+            faults.check()
+
     def _check_reply(self, n: int, largest: int, faults: Faults) -> None:
-        """Note that n answers of at most so many bytes each could not be sent."""
+        """Refuse n answers of at most so many bytes each that could not be sent, before an image is decoded."""
         most = (self.limits.max_reply_bytes - _MANIFEST_BYTES) // largest
         if n > most:
             want = f"at most {most} images, for an answer of {self.limits.max_reply_bytes} bytes"
             faults.add("images", want, str(n))
+            faults.check()
 
     async def _pixels(
         self, images: Sequence[image_pb2.Image], field: str, model: Model, faults: Faults
     ) -> torch.Tensor:
         """Return the pixels [n, C, H, W] of images, and note those that are none."""
-        pixels = torch.empty((len(images), *model.spec.shape)).to(memory_format=model.memory_format)
+        pixels = self._memory.images(len(images), model.spec.shape, model.memory_format)
+        most, total = MOST_FILES * self.limits.max_pixels, 0
+
+        def spend(n: int) -> None:
+            nonlocal total
+            total += n
+            if total > most:
+                raise InvalidArgument(
+                    f"{faults.path}{field}", f"want at most {most} pixels in all files, got more"
+                )
 
         def read(i: int) -> None:
             path = f"{faults.path}{field}[{i}]"
-            pixels[i] = to_pixels(images[i], path, model.spec, self.limits)
+            pixels[i] = to_pixels(images[i], path, model.spec, self.limits, spend)
 
         for read_one in await self._each(partial(read, i) for i in range(len(images))):
             if isinstance(read_one, InvalidArgument):

@@ -1,4 +1,4 @@
-"""The standard health service: SERVING once everything is ready, NOT_SERVING from drain or failure on."""
+"""The standard health service: SERVING once everything is ready, NOT_SERVING while it hangs and from the drain on."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class Health:
         """Register the service."""
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    async def serving(self) -> None:
-        """Say SERVING."""
+    async def set(self, *, serving: bool) -> None:
+        """Say SERVING or NOT_SERVING; after `leave` it is of no effect."""
+        said = health_pb2.HealthCheckResponse
         for service in self._services:
-            await self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+            await self._servicer.set(service, said.SERVING if serving else said.NOT_SERVING)
 
-    async def not_serving(self) -> None:
+    async def leave(self) -> None:
         """Say NOT_SERVING, from now to the end."""
         await self._servicer.enter_graceful_shutdown()

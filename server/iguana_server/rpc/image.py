@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -17,14 +19,21 @@ from iguana_server.rpc.words import DTYPE
 TOLERANCE = 1e-6  # by which a float pixel may lie outside [0, 1]: a few roundings of float32
 
 
-def to_pixels(image: image_pb2.Image, field: str, spec: Spec, limits: Limits) -> torch.Tensor:
+def to_pixels(
+    image: image_pb2.Image,
+    field: str,
+    spec: Spec,
+    limits: Limits,
+    spend: Callable[[int], None] = lambda _: None,
+) -> torch.Tensor:
     """Return the pixels of an image, as the model takes them: float32 [C, H, W] in [0, 1].
 
-    Float pixels that are outside by at most 1e-6 are brought to the border. Raises InvalidArgument.
+    Float pixels that are outside by at most 1e-6 are brought to the border. `spend` is told how many pixels of
+    a file are about to be decoded. Raises InvalidArgument.
     """
     kind = image.WhichOneof("kind")
     if kind == "encoded":
-        pixels = torch.from_numpy(picture.decode(image.encoded, f"{field}.encoded", spec, limits))
+        pixels = torch.from_numpy(picture.decode(image.encoded, f"{field}.encoded", spec, limits, spend))
     elif kind == "tensor":
         pixels = _to_array(image.tensor, f"{field}.tensor", spec)
     else:

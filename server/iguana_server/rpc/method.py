@@ -31,6 +31,11 @@ class Method:
     columns: dict[str, torch.Tensor]
     restarts: int | None  # None where the attack has none
 
+    def moves(self, n: int) -> int:
+        """Of all rows of n samples together."""
+        steps = int(self.columns["steps"].sum()) if "steps" in self.columns else n
+        return steps * (self.restarts or 1)
+
     @property
     def used(self) -> dict[str, list[float]]:
         """Every parameter as used, one value a sample."""

@@ -25,7 +25,7 @@ class Origin:
 
     @classmethod
     def of(cls, context: Context) -> Origin:
-        """Return the origin of the running call: the caller is who it says it is, or its address.
+        """Return the origin of the running call: the caller is who it says it is, or its host.
 
         Raises InvalidArgument where "iguana-caller" is not one text of 1 to 64 printable ASCII characters.
         """
@@ -37,9 +37,14 @@ def _caller(context: Context) -> str:
     metadata: Any = context.invocation_metadata() or ()
     names = [value for key, value in metadata if key == CALLER]
     if not names:
-        return str(context.peer())
+        return _address(str(context.peer()))
     name = names[0]
     if len(names) > 1 or not (1 <= len(name) <= MAX_CALLER and name.isascii() and name.isprintable()):
         got = text(name) if len(names) == 1 else f"{len(names)} values"
         raise InvalidArgument(CALLER, f"want 1 to {MAX_CALLER} printable ASCII characters, got {got}")
     return str(name)
+
+
+def _address(peer: str) -> str:
+    """Return "ipv4:10.0.0.1:5000" without the port, so that the connections of a host are one caller."""
+    return peer.rpartition(":")[0] if peer.startswith("ip") else peer

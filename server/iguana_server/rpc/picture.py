@@ -21,6 +21,7 @@ from iguana_server.rpc.bounds import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # by channels
+MOST_SCANS = 100  # of a JPEG file: each costs a pass over all pixels; real ones have about ten
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _HEADER = 30  # bytes of a WebP file that hold its size
 _RLE = 3  # zlib's Z_RLE: a forged picture is noise, in which no match is worth looking for
@@ -28,12 +29,15 @@ _RLE = 3  # zlib's Z_RLE: a forged picture is noise, in which no match is worth 
 Refuse = Callable[[str, str], NoReturn]
 
 
-def decode(data: bytes, field: str, spec: Spec, limits: Limits) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, field: str, spec: Spec, limits: Limits, spend: Callable[[int], None] = lambda _: None
+) -> NDArray[np.uint8]:
     """Return the pixels of a picture file, as the model takes them: uint8 [H, W, C].
 
     The picture is turned upright as its EXIF says, laid on white where it is transparent, turned to RGB or grey
     (of 16 bits a channel the high ones are kept; colour profiles are not applied), its short side brought to
-    `spec.resize` (bicubic), and the centre cut out.
+    `spec.resize` (bicubic), and the centre cut out. Of a file with several pictures of one shot (MPO) the first
+    is taken. `spend` is told the pixels before they are decoded, and may refuse.
 
     Raises InvalidArgument that names `field` for any bytes that are not one such picture within the limits.
     """
@@ -50,8 +54,9 @@ def decode(data: bytes, field: str, spec: Spec, limits: Limits) -> NDArray[np.ui
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:  # reads the header
             _check_size(*opened.size, limits, refuse)
-            if (frames := getattr(opened, "n_frames", 1)) != 1:
+            if (frames := getattr(opened, "n_frames", 1)) != 1 and opened.format != "MPO":
                 refuse("one frame", f"{frames} frames")
+            spend(opened.width * opened.height)
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
             picture = _in_mode(opened, MODES[channels])
@@ -90,8 +95,13 @@ def reread(png: bytes) -> NDArray[np.uint8]:
 
 
 def _check_magic(data: bytes, limits: Limits, refuse: Refuse) -> None:
-    """Refuse other formats, and WebP of too large a canvas: Pillow allocates that before it tells its size."""
-    if data.startswith((PNG_MAGIC, JPEG_MAGIC)):
+    """Refuse other formats, JPEG of too many scans, and WebP of too large a canvas: Pillow allocates that before it tells its size."""
+    if data.startswith(PNG_MAGIC):
+        return
+    if data.startswith(JPEG_MAGIC):
+        # A scan's own bytes never hold its marker; a thumbnail's may.
+        if (scans := data.count(b"\xff\xda")) > MOST_SCANS:
+            refuse(f"at most {MOST_SCANS} scans", str(scans))
         return
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         refuse("a PNG, JPEG or WebP file", "bytes of another format")

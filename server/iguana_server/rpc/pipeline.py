@@ -74,6 +74,7 @@ async def pipeline(
                 del flying[name]
             yield reply
             slots.release()
+        reader.result()
     finally:
         tasks = [reader, *flying.values()]
         for task in tasks:

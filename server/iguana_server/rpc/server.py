@@ -16,7 +16,7 @@ from iguana_server.config import Config
 from iguana_server.rpc import reflection
 from iguana_server.rpc.health import Health
 from iguana_server.rpc.interceptor import Interceptor
-from iguana_server.telemetry import Telemetry
+from iguana_server.telemetry import Telemetry, address
 
 CONTRACT: tuple[FileDescriptor, ...] = (attack_pb2.DESCRIPTOR, classify_pb2.DESCRIPTOR, model_pb2.DESCRIPTOR)
 LAST_S = 2.0  # for the calls that outlive the drain to be told so
@@ -59,27 +59,28 @@ class Server:
         self.port = config.server.port
 
     async def start(self) -> None:
-        """Open the port and say SERVING. Raises OSError where the port is taken."""
+        """Open the port and say SERVING. Raises OSError, with the setting's name, where it cannot."""
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         try:
             self.port = self._server.add_insecure_port(f"{host}:{self.port}")
         except RuntimeError as error:
-            raise OSError(f"server.port: want a free port, got {host}:{self.port}") from error
-        await self._health.serving()
+            reason = address.reason(self._settings.host, self.port) or error
+            raise address.refusal("server.port", self._settings.host, self.port, reason) from error
+        await self.set_serving(serving=True)
         await self._server.start()
 
-    async def not_serving(self) -> None:
-        """Tell balancers to go elsewhere; calls are still taken."""
-        await self._health.not_serving()
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell balancers to come, or to go elsewhere; calls are taken all the same. No effect from `stop` on."""
+        await self._health.set(serving=serving)
 
-    async def stop(self, fail_rest: Callable[[], Awaitable[None]]) -> None:
+    async def stop(self, fail_rest: Callable[[], Awaitable[object]]) -> None:
         """Drain: NOT_SERVING, a notice, no new calls; wait for those in flight, at most drain_s in all.
 
         Then `fail_rest` must make those that are left end (the engine tells them Unavailable), and the rest
         (watchers of health) are told the same.
         """
         until = time.monotonic() + self._settings.drain_s
-        await self.not_serving()
+        await self._health.leave()
         await asyncio.sleep(self._settings.drain_notice_s)
         left = until - time.monotonic()
         stopping = asyncio.create_task(self._server.stop(max(0.0, left) + 2 * LAST_S))

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from iguana_server import config
+from iguana_server.telemetry import address
 from iguana_server.telemetry.metrics import Metrics
 from iguana_server.telemetry.pauses import Collections, watch_loop
 
@@ -51,12 +52,12 @@ class Telemetry:
         self._metrics.registry.register(_Dropped(self._tracer))
 
     async def __aenter__(self) -> Self:
-        """Open /metrics. Raises OSError where the port is taken."""
+        """Open /metrics. Raises OSError, with the setting's name, where it cannot."""
         host, port = self._address
         try:
             http, thread = start_http_server(port, host, self._metrics.registry)
         except OSError as error:
-            raise OSError(f"server.metrics_port: want a free port, got {host}:{port}") from error
+            raise address.refusal("server.metrics_port", host, port, error) from error
         self._address = (host, http.server_port)
         self._stack.callback(thread.join)
         self._stack.callback(http.server_close)

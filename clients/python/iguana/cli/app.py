@@ -159,12 +159,16 @@ def attack(
         with Client(server, timeout_s=timeout) as client:
             answer = watched(client.watch(images, method, **options), method, len(images), console)
         written = _write(paths, answer)
+        made = list(written.values())
         if sheet is not None:
-            draw_sheet([r for r in answer if r.picture is not None]).save(sheet, "PNG")
+            drawn = [result for result in answer if result.picture is not None]
+            if drawn:  # every sample may have failed
+                draw_sheet(drawn).save(sheet, "PNG")
+                made.append(sheet)
     if as_json:
         _print_json(images, answer, written)
     else:
-        _print_tables(images, answer, [*written.values(), *([] if sheet is None else [sheet])])
+        _print_tables(images, answer, made)
     raise typer.Exit(exits.of_results(answer.results))
 
 

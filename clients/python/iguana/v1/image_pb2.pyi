@@ -80,7 +80,7 @@ class Image(_message.Message):
     ENCODED_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
     encoded: _builtins.bytes
-    """encoded is the bytes of a PNG, JPEG or WebP file: one frame, at most
+    """encoded is the bytes of a PNG, JPEG or WebP file: one frame (of an MPO the first), at most
     limits.max_image_bytes, sides 1 to limits.max_side pixels. The server turns it to
     the model's channels (RGB or grey), brings the short side to the model's `resize`
     (bicubic) and cuts the centre. EXIF orientation is applied, transparency lies on

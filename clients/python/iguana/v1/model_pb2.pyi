@@ -193,7 +193,7 @@ class Limits(_message.Message):
     MAX_REPLY_BYTES_FIELD_NUMBER: _builtins.int
     DEFAULT_DEADLINE_S_FIELD_NUMBER: _builtins.int
     MAX_DEADLINE_S_FIELD_NUMBER: _builtins.int
-    MAX_WAITING_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_MEMORY_FIELD_NUMBER: _builtins.int
     max_images: _builtins.int
     """max_images in one request."""
     max_image_bytes: _builtins.int
@@ -208,12 +208,12 @@ class Limits(_message.Message):
     """max_message_bytes of one request."""
     max_waiting_cost: _builtins.int
     """max_waiting_cost is the most work that may wait, in numbers (pixels x channels) x
-    steps.
+    steps. A request of more is INVALID_ARGUMENT.
     """
     max_stream_items: _builtins.int
     """max_stream_items in flight on one bidirectional stream."""
     max_pixels: _builtins.int
-    """max_pixels of an encoded image."""
+    """max_pixels of an encoded image; of all files of a request together four times that."""
     max_reply_bytes: _builtins.int
     """max_reply_bytes of one answer; a request whose answer could be larger is refused."""
     default_deadline_s: _builtins.float
@@ -222,8 +222,10 @@ class Limits(_message.Message):
     """
     max_deadline_s: _builtins.float
     """max_deadline_s is the longest a call lives, whatever its deadline."""
-    max_waiting_bytes: _builtins.int
-    """max_waiting_bytes is the most memory that waiting images may take: 4 bytes a number."""
+    max_image_memory: _builtins.int
+    """max_image_memory is the most bytes that the images of all requests in hand may take:
+    4 a number (pixels x channels) of the model's input.
+    """
     def __init__(
         self,
         *,
@@ -239,11 +241,11 @@ class Limits(_message.Message):
         max_reply_bytes: _builtins.int = ...,
         default_deadline_s: _builtins.float = ...,
         max_deadline_s: _builtins.float = ...,
-        max_waiting_bytes: _builtins.int = ...,
+        max_image_memory: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_bytes", b"max_waiting_bytes", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_image_memory", b"max_image_memory", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
