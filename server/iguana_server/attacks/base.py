@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
@@ -126,7 +127,7 @@ class Table:
             column[rows if isinstance(rows, slice) else rows.to(column.device)] = getattr(other, name)
 
 
-class Attack(Table):
+class Attack(Table, ABC):
     """What all attacks share: the goal, the best so far, and when a row is done.
 
     Pixels are float32 in [0, 1]; images are [n, C, H, W], logits [n, K], all else [n].
@@ -239,9 +240,9 @@ class Attack(Table):
         """[n] how good a candidate is; among those that fool, the highest is kept."""
         return margin
 
+    @abstractmethod
     def step(self, logits: Tensor, loss: Tensor, grad: Tensor) -> None:
         """Move x, given what the model said at `points`. Finished rows may move: their answer is kept."""
-        raise NotImplementedError(self.name)
 
     # --- what is written once ----------------------------------------------------------
 
