@@ -158,6 +158,28 @@ async def test_an_expired_request_never_reaches_the_device() -> None:
     assert meter.given_up == ["queued"]
 
 
+async def test_a_request_that_expires_while_another_model_works_never_reaches_the_device() -> None:
+    looked: list[int] = []
+
+    class Noted(Slow):
+        def __call__(self, x: Tensor) -> Tensor:
+            looked.append(len(x))
+            return self._model(x)
+
+    models = {"slow": Slow(toy(name="slow"), 0.3), "toy": Noted(toy(), 0)}
+    meter = Steps()
+    with Engine(models, meter=meter) as engine:  # type: ignore[arg-type]  # they look like models
+        held: list[asyncio.Task[Any]] = []
+        for i in range(2):  # the engine is in the first's pass, or about to be
+            held.append(asyncio.create_task(engine.run(_looks(pictures(1), model="slow", caller=str(i)))))
+            await asyncio.sleep(0.05)
+        with pytest.raises(DeadlineExceeded):
+            await engine.run(_looks(pictures(1), deadline=time.monotonic() + 0.1))
+        await asyncio.gather(*held)
+    assert looked == []
+    assert meter.given_up == ["queued"]
+
+
 async def test_a_deadline_frees_rows_inside_an_attack() -> None:
     engine, meter = await _slow_engine(0.02)
     with engine:

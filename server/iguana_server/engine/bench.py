@@ -114,7 +114,7 @@ class Bench:
             if job.settled(row.sample):
                 pass
             elif job.late(now) and row.restart > 0:  # the first try is enough to have something to deliver
-                self._deliver(job, job.skip(row))
+                self._deliver([(job, job.skip(row))])
             else:
                 self._start(row, now)
                 fresh.setdefault(job, []).append(row)
@@ -147,9 +147,8 @@ class Bench:
             row.forward += 1
             row.backward += gradient
             self._clocks.charge(row.job.caller, _GRADIENT_LOOKS if gradient else 1)
-        for seat, part, what in zip(
-            seats, parts, seen, strict=False
-        ):  # looks have the last part to themselves
+        # Rows that only look have the last part to themselves.
+        for seat, part, what in zip(seats, parts, seen, strict=False):
             self._advance(seat, part.images, what)
         if looks:
             self._answer(looks, seen[-1].logits)
@@ -190,17 +189,20 @@ class Bench:
         leaving = [row for row, over in zip(lane.rows, done, strict=True) if over or row.stage is Stage.OVER]
         if leaving:
             table = lane.table().select(torch.tensor([row.place for row in leaving]))
-            for row, forged in zip(leaving, _forged(table, leaving), strict=True):
-                self._deliver(row.job, row.job.finish(forged))
+            forged = zip(leaving, _forged(table, leaving), strict=True)
+            self._deliver((row.job, row.job.finish(one)) for row, one in forged)
             lane.remove(set(leaving))
             self._left += sum(row.job.row_cost for row in leaving)
 
-    def _deliver(self, job: Job, answer: Forged | None) -> None:
-        """Hand over the answer of a sample, if it is certain now."""
-        if answer is not None:
-            assert isinstance(job, AttackJob)  # noqa: S101 - only attacks forge
-            self._meter.finished(job.plan.attack.name, answer.outcome)
-            job.post((answer,))
+    def _deliver(self, settled: Iterable[tuple[Job, Forged | None]]) -> None:
+        """Hand over the answers of samples, those that are certain now."""
+        answers: dict[Job, list[Event]] = {}
+        for job, answer in settled:
+            if answer is not None:
+                assert isinstance(job, AttackJob)  # noqa: S101 - only attacks forge
+                self._meter.finished(job.plan.attack.name, answer.outcome)
+                answers.setdefault(job, []).append(answer)
+        _post(answers)
 
     def _answer(self, rows: Sequence[Row], logits: Tensor) -> None:
         """Answer rows that only look."""

@@ -137,12 +137,13 @@ class Engine:
     def _turn(self) -> bool:
         """Let in, look, let out; says whether there was anything to do."""
         begun = time.monotonic()
-        for job in self._queue.drop_dead(begun):
-            give_up(job, self._meter)
         cost, busy = 0.0, False
         for bench in self._benches:
             self._beat()
-            bench.admit(self._queue, time.monotonic())
+            now = time.monotonic()
+            for job in self._queue.drop_dead(now):  # again for each: another model's passes take their time
+                give_up(job, self._meter)
+            bench.admit(self._queue, now)
             cost += bench.turn()
             busy |= bool(bench.rows())
         self._meter.queue(self._queue.cost)
