@@ -166,6 +166,11 @@ def test_a_zero_gradient_is_counted() -> None:
     assert climb(table, flat).zero_gradients.tolist() == [4, 4, 4]
 
 
+def test_an_attack_that_takes_no_gradient_counts_none() -> None:
+    table = ATTACKS["noise"].new(pictures(3), classes=CLASSES, steps=4, stop=NEVER)
+    assert climb(table, MODEL).zero_gradients.tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("epsilon", [0.05, 0.2, 1.0])
 def test_an_l2_ball_is_used_up_on_the_grid(epsilon: float) -> None:
     """Also where every change is below half a grey level, which rounding to the nearest would lose."""

@@ -268,7 +268,8 @@ class Attack(Table, ABC):
         self.clean.copy_(clean)
         self.before.copy_(torch.where(first[:, None], logits, self.before))
         finite = torch.isfinite(logits).all(1) & torch.isfinite(loss)
-        margin = torch.where(self.targeted, -lead(logits, label), lead(logits, label))
+        margin = lead(logits, label)
+        margin = torch.where(self.targeted, -margin, margin)
         hit = margin > 0
         merit = self.score(z, loss, margin)
         better = self.keep_last | (self.best_t < 0) | (hit & ~self.fooled)
@@ -293,10 +294,11 @@ class Attack(Table, ABC):
 
     def move(self, logits: Tensor, loss: Tensor, grad: Tensor) -> None:
         """Take note of the gradient, step, and count the move. An attack without gradients is given zeros [n]."""
-        largest = grad.abs() if grad.dim() == 1 else torch.linalg.vector_norm(grad, math.inf, dim=(1, 2, 3))
-        self.finite &= torch.isfinite(largest) | self.done
-        self.done |= ~self.finite
-        self.zero_gradients += (largest == 0) & ~self.done
+        if self.gradient:
+            largest = torch.linalg.vector_norm(grad, math.inf, dim=(1, 2, 3))
+            self.finite &= torch.isfinite(largest) | self.done
+            self.done |= ~self.finite
+            self.zero_gradients += (largest == 0) & ~self.done
         self.step(logits, loss, grad)
         self.t += 1
 
