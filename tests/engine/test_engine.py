@@ -48,7 +48,8 @@ class Slow:
 
     def __init__(self, model: Model, seconds: float) -> None:
         self._model, self._seconds = model, seconds
-        self.spec, self.device, self.memory_format = model.spec, model.device, model.memory_format
+        self.spec, self.sizes = model.spec, model.sizes
+        self.device, self.memory_format = model.device, model.memory_format
 
     def __call__(self, x: Tensor) -> Tensor:
         time.sleep(self._seconds)
