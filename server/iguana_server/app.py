@@ -88,12 +88,13 @@ class App:
         self.telemetry = await stack.enter_async_context(
             Telemetry(config.telemetry, methods=methods(), host=server.host, port=server.metrics_port)
         )
-        self.models = await asyncio.to_thread(load_models, config, self.telemetry)
-        for model in self.models.values():
-            await asyncio.to_thread(warm_up, model)
-        decoders = ThreadPoolExecutor(config.threads.decode, "decoder")
-        stack.callback(decoders.shutdown, wait=False, cancel_futures=True)
         self._loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "loader") as loader:  # its end is the end of its team; see process.py
+            self.models = await self._loop.run_in_executor(loader, load_models, config, self.telemetry)
+            for model in self.models.values():
+                await self._loop.run_in_executor(loader, warm_up, model)
+        pool = decoders(config.threads.decode)
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         self.engine = Engine(
             self.models,
             max_cost=config.limits.max_waiting_cost,
@@ -106,7 +107,7 @@ class App:
         gc.collect()
         gc.freeze()  # a full collection over torch's objects takes 80 ms with the GIL held
         stack.callback(gc.unfreeze)
-        self.server = Server(config, self.telemetry, servicers(config, self.engine, decoders))
+        self.server = Server(config, self.telemetry, servicers(config, self.engine, pool))
         await self.server.start()
         stack.push_async_callback(self.server.stop, lambda: asyncio.to_thread(self.engine.stop, 0))
         watch = asyncio.create_task(watch_engine(self.engine, self.server, config.engine.hang_s))
@@ -134,19 +135,34 @@ class App:
 
 
 def servicers(
-    config: Config, engine: Engine, decoders: Executor
+    config: Config, engine: Engine, pool: Executor
 ) -> Iterable[Callable[[grpc.aio.Server], None]]:
-    """Return the generated functions that register the contract's servicers, each bound to its servicer."""
-    limits = Limits(
-        **config.limits.model_dump(include={field.name for field in fields(Limits)}),
-        max_message_bytes=config.server.max_message_bytes,
-        max_reply_bytes=config.server.max_reply_bytes,
-    )
-    codec = Codec(engine.models, limits, decoders=decoders)
+    """Return the generated functions that register the contract's servicers, each bound to its servicer.
+
+    `pool` decodes and encodes.
+    """
+    codec = Codec(engine.models, limits(config), decoders=pool)
     return (
         partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
         partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
         partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
+    )
+
+
+def decoders(n: int) -> ThreadPoolExecutor:
+    """Return n threads that decode and encode, each without a team of OpenMP threads; see process.py.
+
+    Start them after the engine: they change how many threads torch gives to threads that begin.
+    """
+    return ThreadPoolExecutor(n, "decoder", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def limits(config: Config) -> Limits:
+    """Return what a request may ask of this server at most."""
+    return Limits(
+        **config.limits.model_dump(include={field.name for field in fields(Limits)}),
+        max_message_bytes=config.server.max_message_bytes,
+        max_reply_bytes=config.server.max_reply_bytes,
     )
 
 
