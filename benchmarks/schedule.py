@@ -39,7 +39,9 @@ class Server:
     model: Model
     strict: bool
 
-    async def run(self, requests: Sequence[Request], caller: str = "benchmark") -> list[list[Looked | Forged]]:
+    async def run(
+        self, requests: Sequence[Request], caller: str = "benchmark"
+    ) -> list[list[Looked | Forged]]:
         """Run requests that are alike as one job; returns each one's answers."""
         answers = await self.engine.run(job(requests, self.model, caller, strict=self.strict))
         split, start = [], 0

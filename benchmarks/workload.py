@@ -155,9 +155,7 @@ def photos(n: int, side: int, seed: int) -> Tensor:
     for _ in range(n):
         width = draw.uniform(0.7, 1) * min(photo.size)
         left, top = (draw.uniform(0, size - width) for size in photo.size)
-        crop = photo.resize(
-            (side, side), Image.Resampling.BICUBIC, (left, top, left + width, top + width)
-        )
+        crop = photo.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + width, top + width))
         if draw.random() < 0.5:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         made.append(torch.from_numpy(np.array(crop)))
