@@ -99,12 +99,9 @@ class Callers:
         return requests
 
     def poisson(self, requests: Sequence[Request], rate: float) -> list[Request]:
-        """Let them come at random times, `rate` a second at the mean."""
-        at, sent = 0.0, []
-        for request in requests:
-            at += self._draw.expovariate(rate)
-            sent.append(replace(request, at=at))
-        return sent
+        """Let them come at random times within len(requests) / rate s: a Poisson process of that many."""
+        times = sorted(self._draw.uniform(0, len(requests) / rate) for _ in requests)
+        return [replace(request, at=at) for request, at in zip(requests, times, strict=True)]
 
     def _attack(self, attack: type[Attack]) -> Request:
         draw, names = self._draw, attack.parameters()
