@@ -102,7 +102,7 @@ def at_once(
         work[" ".join(side)] = {"passes": passes, "rows a pass": rows / passes}
 
     times = alternate({" ".join(side): partial(run, side) for side in sides}, rounds)
-    case = {"model": bed.model.spec.name, "requests": f"{len(requests)} {kind} at once"}
+    case: dict[str, str | int] = {"model": bed.model.spec.name, "requests": f"{len(requests)} {kind} at once"}
     for name, seconds in times.items():
         middle = statistics.median(seconds)
         figures = {"s": middle, "requests / s": len(requests) / middle, "fooled": fooled(served[name])}

@@ -44,17 +44,15 @@ def job(requests: Sequence[Request], model: Model, caller: str, *, strict: bool)
     """Make one job of requests that are alike; call it on the event loop."""
     first = requests[0]
     images = torch.cat([request.images for request in requests])
-    where = {"method": "benchmark", "model": model.spec.name, "caller": caller}
     if first.attack is None:
-        return ClassifyJob(images, **where, strict=strict)
+        return ClassifyJob(images, method="benchmark", model=model.spec.name, caller=caller, strict=strict)
     dtypes = {name: column.dtype for name, column in first.attack.columns().items()}
     columns = {
         name: torch.full((len(images),), value, dtype=dtypes[name]) for name, value in first.shared.items()
     }
     columns |= {name: torch.cat([request.own[name] for request in requests]) for name in first.own}
-    return AttackJob(
-        images, Plan(attack=first.attack, columns=columns, loss_name=first.loss), **where, strict=strict
-    )
+    plan = Plan(attack=first.attack, columns=columns, loss_name=first.loss)
+    return AttackJob(images, plan, method="benchmark", model=model.spec.name, caller=caller, strict=strict)
 
 
 class Callers:
@@ -64,7 +62,7 @@ class Callers:
         """Send these images [n, C, H, W] to this model, in attacks of so many steps."""
         self._draw, self._images, self._steps = random.Random(seed), images, steps
         with torch.inference_mode():
-            self._seen = torch.cat([model(part).argmax(1) for part in images.split(model.spec.bucket)])
+            self._seen = torch.cat([model(part).argmax(1) for part in torch.split(images, model.spec.bucket)])
         self._classes = len(model.spec.classes)
 
     def unlike(self, n: int) -> list[Request]:
