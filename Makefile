@@ -1,9 +1,12 @@
-# make demo | test | serve | bench | lint | clean        (make help)
+# make demo | test | serve | bench | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
 ifeq ($(filter cpu cuda,$(TORCH)),)
 $(error TORCH: want cpu or cuda, got $(TORCH))
+endif
+ifeq ($(filter gpu,$(MAKECMDGOALS))$(TORCH),gpucpu)
+$(error gpu: want TORCH=cuda, got $(TORCH))
 endif
 PYTHON ?= python3
 PY    := $(VENV)/bin/python
@@ -37,6 +40,15 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 bench: $(VENV)/.tested ## the benchmarks, as tables
 	$(PY) benchmarks/kernels.py
 
+# Whatever fails, the rest is run as well: a GPU is seldom at hand.
+gpu: $(VENV)/.tested ## the CUDA half, its tests and benchmarks; needs a GPU and nvcc: make gpu TORCH=cuda (8 minutes at most)
+	@began=$$(date +%s); failed=; \
+	IGUANA_CUDA=1 $(PY) build.py extension || exit 1; \
+	IGUANA_REQUIRE=cuda $(PY) -m pytest tests/ops/test_cuda.py tests/engine/test_cuda.py || failed="$$failed tests"; \
+	$(PY) -m benchmarks.kernels --device cuda || failed="$$failed kernels"; \
+	$(PY) -m benchmarks.gpu --device cuda || failed="$$failed gpu"; \
+	echo "make gpu: $$(($$(date +%s) - began)) s$${failed:+; FAILED:$$failed}"; test -z "$$failed"
+
 clean: ## remove what was made, the environment too
 	rm -rf $(VENV) build out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -67,4 +79,4 @@ $(VENV)/.tested: $(VENV)/.installed requirements/tests.txt requirements/oracles.
 	$(PIP) install -q --no-deps -r requirements/oracles.txt
 	@touch $@
 
-.PHONY: help demo serve test lint bench clean
+.PHONY: help demo serve test lint bench gpu clean
