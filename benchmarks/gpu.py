@@ -13,8 +13,9 @@ drawn (resnet50.py): of that one success means nothing and only time is compared
 TF32 convolutions, no cudnn.benchmark. Every timed run ends when the device is done.
 
 Two figures count. "peer / Iguana": wanted 3 at batch 16 and 1.5 at 256. "added a step", what Iguana's step takes
-beyond the bare loop's, as a share of it: wanted 0.05 at most. A model and batch get --case-s seconds: rounds that do not
-fit are left out, one is always run. With --device cpu the path is the same; its figures are not kept.
+beyond the bare loop's, as a share of it: wanted 0.05 at most. All of the request is in it: the way to the device and
+back, and the look at the last iterate, one forward in 40 steps. A model and batch get --case-s seconds: rounds that do
+not fit are left out, one is always run. With --device cpu the path is the same; its figures are not kept.
 """
 
 # ruff: noqa: E402 - the allocator is set up before torch is imported, as the server does

@@ -46,24 +46,22 @@ async def test_an_attack_equals_the_table_run_by_hand(kind: str, engine: Engine)
     """One request of a bucket's size, so that even the passes are the same."""
     n = engine.models["toy"].spec.bucket
     answers = _forged(await engine.run(_job(kind, n, on_grid=True)))
-    images, values = pictures(n, seed=n).to(DEVICE), {"epsilon": 8 / 255, "steps": KINDS[kind], "stop": NEVER}
-    table = ATTACKS[kind].new(images, classes=CLASSES, on_grid=True, sample=torch.arange(n), **values)
+    values: dict[str, Any] = {"epsilon": 8 / 255, "steps": KINDS[kind], "stop": NEVER}
+    images, sample = pictures(n, seed=n).to(DEVICE), torch.arange(n)
+    table = ATTACKS[kind].new(images, classes=CLASSES, on_grid=True, sample=sample, **values)
     climb(table, engine.models["toy"])
     assert torch.equal(torch.stack([a.image for a in answers]), table.best.cpu())
-    assert [a.fooled for a in answers] == table.fooled.tolist()
     assert [a.margin for a in answers] == table.margin.tolist()
 
 
 async def test_classify_answers_what_the_model_says(engine: Engine) -> None:
-    images = pictures(20)
+    images = pictures(20)  # other sizes of pass, and TF32: equal to 2e-3
     logits = torch.stack([a.logits for a in await engine.run(_looks(images)) if isinstance(a, Looked)])
-    torch.testing.assert_close(
-        logits, engine.models["toy"](images.to(DEVICE)).cpu(), atol=2e-3, rtol=0
-    )  # TF32, and passes of another size
+    torch.testing.assert_close(logits, engine.models["toy"](images.to(DEVICE)).cpu(), atol=2e-3, rtol=0)
 
 
 async def test_rows_in_company_equal_rows_alone(engine: Engine) -> None:
-    """STRICT, bit for bit; requests of unlike size, attack, loss and goal come at once or one by one."""
+    """STRICT, bit for bit; requests of unlike size, attack, loss and stop come at once or one by one."""
 
     def jobs() -> list[AttackJob]:
         losses = enumerate(("cross_entropy", "margin", "dlr", "l2", "l1", "logit"), 1)
@@ -88,7 +86,7 @@ async def test_cancelled_rows_leave_within_one_step(engine: Engine) -> None:
     await asyncio.wait([task])
     seen = len(meter.rows)
     await asyncio.sleep(0.3)
-    assert len(meter.rows) - seen <= 1
+    assert len(meter.rows) <= seen + 1
     assert meter.given_up == ["running"]
 
 
