@@ -34,8 +34,8 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 	else echo "buf breaking: SKIPPED, no release tag v* among the $$(git tag | wc -l) tags seen here"; fi
 	$(PY) build.py stubs --check
 
-bench: $(VENV)/.tested ## the benchmarks, as tables
-	$(PY) benchmarks/kernels.py
+bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; each alone: python -m benchmarks.NAME --help
+	for name in kernels attacks serving batching; do $(PY) -m benchmarks.$$name || exit 1; done
 
 clean: ## remove what was made, the environment too
 	rm -rf $(VENV) build out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -65,6 +65,10 @@ $(VENV)/.installed: $(VENV)/.torch-$(TORCH) pyproject.toml clients/python/pyproj
 $(VENV)/.tested: $(VENV)/.installed requirements/tests.txt requirements/oracles.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/tests.txt
 	$(PIP) install -q --no-deps -r requirements/oracles.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
+	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
 .PHONY: help demo serve test lint bench clean

@@ -216,7 +216,10 @@ class Bench:
             check = health_pb2_grpc.HealthStub(channel).Check
             while not name.startswith("peer") and time.perf_counter() < began + START_S:
                 with contextlib.suppress(grpc.RpcError):
-                    if check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING:
+                    if (
+                        check(health_pb2.HealthCheckRequest()).status
+                        == health_pb2.HealthCheckResponse.SERVING
+                    ):
                         break
                 time.sleep(0.02)
         server.start_s = time.perf_counter() - began
@@ -359,7 +362,9 @@ def note_loops(
         figures["req/s / at 1"] = statistics.median(
             len(a["ms"]) / a["s"] / (len(b["ms"]) / b["s"]) for a, b in zip(loops, alone, strict=True)
         )
-    record.add({"model": model, "server": f"{server.name} {mode}".strip(), "of": f"{concurrency} calls"}, figures)
+    record.add(
+        {"model": model, "server": f"{server.name} {mode}".strip(), "of": f"{concurrency} calls"}, figures
+    )
 
 
 def attack(bench: Bench, record: Record, iguana: Server, rounds: int) -> None:
@@ -375,7 +380,10 @@ def attack(bench: Bench, record: Record, iguana: Server, rounds: int) -> None:
     order = {"target": iguana.target, "method": ATTACK, "request": file, "concurrency": 1, "calls": 1}
     seconds: dict[str, list[float]] = {"in process": [], "iguana": []}
     for turn in range(1 + rounds):
-        for name, said in (("in process", engine.ask(attack=file, calls=1)), ("iguana", bench.client.ask(**order))):
+        for name, said in (
+            ("in process", engine.ask(attack=file, calls=1)),
+            ("iguana", bench.client.ask(**order)),
+        ):
             if turn:
                 seconds[name].append(said["s"])
     ratios = [a / b for a, b in zip(seconds["in process"], seconds["iguana"], strict=True)]
@@ -386,7 +394,8 @@ def attack(bench: Bench, record: Record, iguana: Server, rounds: int) -> None:
         record.add({"model": bench.model, "server": name, "of": f"PGD-40, {n} images"}, figures)
     rss, pss = memory_mb(iguana.child.process.pid)
     record.add(
-        {"model": bench.model, "server": "iguana", "of": "process after attacks"}, {"RSS MB": rss, "PSS MB": pss}
+        {"model": bench.model, "server": "iguana", "of": "process after attacks"},
+        {"RSS MB": rss, "PSS MB": pss},
     )
 
 

@@ -134,9 +134,7 @@ class App:
         self._loop.call_soon_threadsafe(self.failed.set)
 
 
-def servicers(
-    config: Config, engine: Engine, pool: Executor
-) -> Iterable[Callable[[grpc.aio.Server], None]]:
+def servicers(config: Config, engine: Engine, pool: Executor) -> Iterable[Callable[[grpc.aio.Server], None]]:
     """Return the generated functions that register the contract's servicers, each bound to its servicer.
 
     `pool` decodes and encodes.
