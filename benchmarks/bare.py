@@ -42,7 +42,11 @@ async def serve(name: str, lanes: int) -> None:
     classify(bytes(channels * height * width))
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 8 << 20)])
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("bare", {"Classify": grpc.unary_unary_rpc_method_handler(answer)}),)
+        (
+            grpc.method_handlers_generic_handler(
+                "bare", {"Classify": grpc.unary_unary_rpc_method_handler(answer)}
+            ),
+        )
     )
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
