@@ -38,6 +38,18 @@ MALLOC = {
 OLD_THRESHOLD = 32 * MIB  # the largest M_MMAP_THRESHOLD that glibc takes before 2.35
 
 SPINS = "5000"  # some 20 us
+SWITCH_S = (
+    0.0005  # torch lets the interpreter go at every op, and gets it back from the event loop after this long
+)
+
+
+def give_back() -> None:
+    """Give freed memory back to the kernel, once, where glibc has been told to keep it.
+
+    Loading and probing a model takes several times the memory that serving it does.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def malloc_settings(glibc: str) -> dict[int, int]:
@@ -47,7 +59,7 @@ def malloc_settings(glibc: str) -> dict[int, int]:
 
 
 def prepare() -> None:
-    """Set the allocator and OpenMP. Call it before torch is imported; raises RuntimeError after that.
+    """Set the allocator, OpenMP and how often threads take turns. Call it before torch is imported; raises RuntimeError after that.
 
     OpenMP threads that wait spin for a moment, then sleep: spinning for long, as by default, they starve the
     event loop and each other (50 times slower beside another busy process); sleeping at once, they are woken
@@ -56,6 +68,7 @@ def prepare() -> None:
     """
     if "torch" in sys.modules:
         raise RuntimeError("process.prepare: want it before torch is imported, got it after")
+    sys.setswitchinterval(SWITCH_S)
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         os.environ["GOMP_SPINCOUNT"] = SPINS
     library, version = platform.libc_ver()

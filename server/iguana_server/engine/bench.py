@@ -77,11 +77,21 @@ class Bench:
         self._left = 0
         for gradient in (True, False):
             waiting = [row for row in self.rows() if (row.gradient and row.stage is Stage.MOVE) is gradient]
-            rows = self._clocks.pick(waiting, self.model.spec.max_batch)
+            rows = self._clocks.pick(waiting, self._most(waiting))
             if rows:
                 self._look(rows, gradient=gradient)
         self._close_lanes()
         return self._left
+
+    def _most(self, waiting: Sequence[Row]) -> int:
+        """Return how many rows a turn takes: where there are STRICT looks alone, whole passes.
+
+        Padding costs what rows do, and the callers that this turn answers may fill the next.
+        """
+        most, bucket = min(len(waiting), self.model.spec.max_batch), self.model.spec.bucket
+        if most > bucket and not self._lanes and all(row.job.strict for row in waiting):
+            most -= most % bucket
+        return most
 
     def _admit_looks(self, queue: Queue, callers: Sequence[str], now: float) -> None:
         """Rows that only look need no seat: as many as the next pass takes."""
