@@ -127,7 +127,7 @@ def under_load(
 ) -> dict[str, list[plot.Point]]:
     """Let mixed requests come at random times; the load is in units of what one after another can bear."""
     mixed = callers.mixed(200)
-    sample = mixed[:40]
+    sample = mixed[:30]
     (alone,) = alternate({ALONE: partial(bed.serve, ALONE, "FAST", sample)}, rounds=1).values()
     capacity = len(sample) / alone[0]
     record.add(
@@ -140,7 +140,8 @@ def under_load(
         requests = callers.poisson(mixed[: max(20, round(rate * seconds))], rate)
         for name in SCHEDULES if load <= 1.5 else [STEP]:
             served = bed.serve(name, "FAST", requests)
-            good = sum(one.latency <= PATIENCE_S for one in served) / max(one.end for one in served)
+            whole_s = max(len(requests) / rate, *(one.end for one in served))
+            good = sum(one.latency <= PATIENCE_S for one in served) / whole_s
             figures = latencies(served) | {"goodput / s": good}
             record.add(
                 {"model": bed.model.spec.name, "requests": f"mixed, load {load:g}", "schedule": name},
@@ -223,14 +224,17 @@ def main() -> None:
         loop = runner.get_loop()
         with Bed(catalog.load("fashion-mnist-cnn"), loop) as bed:
             gc.freeze()
-            callers = Callers(bed.model, clothes(500), steps=(5, 40), seed=1)
+            callers = Callers(bed.model, clothes(500), steps=(5, 20) if quick else (5, 40), seed=1)
+            number = 9 if quick else 24
             rounds, fast = 1 if quick else 3, [(schedule, "FAST") for schedule in SCHEDULES]
             # Of unlike requests, whole requests are one after another once more: so once is enough.
             both = [*fast, (STEP, "STRICT"), (ALONE, "STRICT")]
-            rates["24 unlike, Fashion-MNIST"] = at_once(
-                bed, callers.unlike(24), "unlike", rounds, record, both
+            rates[f"{number} unlike, Fashion-MNIST"] = at_once(
+                bed, callers.unlike(number), "unlike", rounds, record, both
             )
-            rates["24 alike, Fashion-MNIST"] = at_once(bed, callers.alike(24), "alike", rounds, record, fast)
+            rates[f"{number} alike, Fashion-MNIST"] = at_once(
+                bed, callers.alike(number), "alike", rounds, record, fast
+            )
             callers = Callers(bed.model, clothes(500), steps=(5, 20), seed=2)
             loads = (0.6, 1.5) if quick else (0.3, 0.6, 0.9, 1.2, 1.5, 2, 3)
             points = under_load(bed, callers, 2 if quick else 5, loads, record)
@@ -239,7 +243,7 @@ def main() -> None:
         with Bed(catalog.load("efficientnet-lite0"), loop) as bed:
             images = photos(16, bed.model.spec.shape[1], seed=3)
             callers = Callers(bed.model, images, steps=(1, 3), seed=3)
-            unlike = callers.unlike(9 if quick else 24)
+            unlike = callers.unlike(4 if quick else 24)
             both = [(schedule, mode) for mode in MODES for schedule in (STEP, ALONE)]
             rates[f"{len(unlike)} unlike, EfficientNet-Lite0"] = at_once(
                 bed, unlike, "unlike", 1, record, both
