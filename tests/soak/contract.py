@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ class Rpc:
     path: str
     request: type[Message]
     response: type[Message]
-    good: Sequence[Message]
+    good: Sequence[Message] = field(repr=False)
     client_streams: bool = False
     server_streams: bool = False
     endless: bool = False  # the caller reads one answer and leaves

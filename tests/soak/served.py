@@ -89,7 +89,7 @@ class Served:
 
     def open_files(self) -> int:
         """How many file descriptors it holds."""
-        return len(os.listdir(self.proc / "fd"))
+        return sum(1 for _ in (self.proc / "fd").iterdir())
 
     def faults(self) -> list[str]:
         """Lines of the log that tell of a defect, and whatever is no line of the log."""

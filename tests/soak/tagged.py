@@ -174,10 +174,9 @@ def clean(tag: int) -> Pixels:
 
 
 def strangers(model: Model, sightings: Sequence[Sighting]) -> tuple[list[str], float, float]:
-    """Return the sightings that are not of their picture, the largest error of the others, and how near in
-    logits two clean pictures lie.
+    """Return the sightings that are not of their picture, the largest error, and the distance of the nearest two.
 
-    Each is compared with the logits computed here, and clean pictures with those of all others too.
+    Each is compared with the logits computed here, and clean pictures with those of all others too; the distance is in logits.
     """
     pictures = torch.from_numpy(np.stack([sighting.pixels for sighting in sightings])).unsqueeze(1)
     with torch.inference_mode():
@@ -186,7 +185,8 @@ def strangers(model: Model, sightings: Sequence[Sighting]) -> tuple[list[str], f
     said = _centred(torch.from_numpy(np.stack([sighting.logits for sighting in sightings])))
     errors = (said - truth).abs().amax(1)
     wrong = [
-        f"{sightings[i].owner}: the logits are off by {errors[i]:.3g}" for i in (errors > EXACT).nonzero()
+        f"{sightings[i].owner}: the logits are off by {errors[i]:.3g}"
+        for i in (errors > EXACT).nonzero().flatten().tolist()
     ]
     first = {
         sighting.pixels.tobytes(): i for i, sighting in enumerate(sightings) if "forged" not in sighting.owner
@@ -199,8 +199,8 @@ def strangers(model: Model, sightings: Sequence[Sighting]) -> tuple[list[str], f
         far[torch.arange(len(far)), torch.arange(at, at + len(far))] = float("inf")
         nearest = min(nearest, float(far.min()))
         wrong += [
-            f"{sightings[int(rows[at + int(i)])].owner}: nearer to another's"
-            for i in (far.amin(1) <= own).nonzero()
+            f"{sightings[int(rows[at + i])].owner}: nearer to another's"
+            for i in (far.amin(1) <= own).nonzero().flatten().tolist()
         ]
     return wrong, float(errors.max()), nearest
 

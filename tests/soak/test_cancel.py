@@ -16,7 +16,7 @@ from iguana_server.models import catalog
 from iguana_server.rpc import interceptor
 from tests.rpc import service as small
 from tests.rpc.service import Service, serving
-from tests.soak.contract import MODEL, RPCS, attack
+from tests.soak.contract import MODEL, attack
 from tests.soak.figures import Figures, ms
 from tests.soak.scale import SCALE
 

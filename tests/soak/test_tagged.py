@@ -41,14 +41,14 @@ ENDURED_S = (0.1, 0.3)  # until a call is cancelled, or its deadline: the server
 LOST = ("CANCELLED", "DEADLINE_EXCEEDED")  # what a caller may see of a call that the server has answered
 _HEALTH = "grpc.health.v1.Health/Check"
 MIX = {
-    "Classify": 32,
-    "StreamClassify": 10,
-    "Attack": 22,
-    "WatchAttack": 9,
-    "StreamAttack": 8,
-    "ListModels": 2,
-    "ListAttacks": 2,
-    "Check": 3,
+    "classify": 32,
+    "stream_classify": 10,
+    "attack": 22,
+    "watch_attack": 9,
+    "stream_attack": 8,
+    "list_models": 2,
+    "list_attacks": 2,
+    "check": 3,
     "invalid": 3,
     "unknown": 1,
     "cancelled": 4,
@@ -82,8 +82,8 @@ class Caller:
 
     def __init__(self, channel: grpc.aio.Channel, name: str, run: Run, tags: Iterator[int]) -> None:
         """Note everything in `run`; each request takes the next of the tags."""
-        self._classify = classify_pb2_grpc.ClassifyServiceStub(channel)
-        self._attack = attack_pb2_grpc.AttackServiceStub(channel)
+        self._classifier = classify_pb2_grpc.ClassifyServiceStub(channel)
+        self._attacker = attack_pb2_grpc.AttackServiceStub(channel)
         self._model = model_pb2_grpc.ModelServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
         self._run, self._tags, self._metadata = run, tags, (("iguana-caller", name),)
@@ -108,22 +108,22 @@ class Caller:
         code = await self._end(call, method)
         return await call if code == "OK" else None
 
-    async def _Classify(self, _: random.Random) -> None:
+    async def _classify(self, _: random.Random) -> None:
         item = Classification(next(self._tags))
-        answer = await self._unary(self._classify.Classify, item.request, "ClassifyService/Classify")
+        answer = await self._unary(self._classifier.Classify, item.request, "ClassifyService/Classify")
         if answer is not None:
             self._run.judge(item, answer)
 
-    async def _Attack(self, _: random.Random) -> None:
+    async def _attack(self, _: random.Random) -> None:
         item = Forgery(next(self._tags))
-        answer = await self._unary(self._attack.Attack, item.request, "AttackService/Attack")
+        answer = await self._unary(self._attacker.Attack, item.request, "AttackService/Attack")
         if answer is not None:
             self._run.judge(item, answer)
 
-    async def _WatchAttack(self, _: random.Random) -> None:
+    async def _watch_attack(self, _: random.Random) -> None:
         item = Forgery(next(self._tags))
         request = attack_pb2.WatchAttackRequest(request=item.request)
-        call = self._attack.WatchAttack(request, metadata=self._metadata)
+        call = self._attacker.WatchAttack(request, metadata=self._metadata)
         events = [event async for event in _read(call)]
         if await self._end(call, "AttackService/WatchAttack") == "OK":
             results = [event.result for event in events if event.HasField("result")]
@@ -138,18 +138,18 @@ class Caller:
             if counted != len(results):
                 self._run.faults.append(f"{item.tag}: the summary counts {counted}")
 
-    async def _StreamClassify(self, draw: random.Random) -> None:
+    async def _stream_classify(self, draw: random.Random) -> None:
         items = {f"c{(tag := next(self._tags))}": Classification(tag) for _ in range(draw.randint(2, 4))}
         sent = [
             classify_pb2.StreamClassifyRequest(id=name, request=item.request) for name, item in items.items()
         ]
-        call = self._classify.StreamClassify(_each(sent), metadata=self._metadata)
+        call = self._classifier.StreamClassify(_each(sent), metadata=self._metadata)
         await self._pipeline(call, items, "ClassifyService/StreamClassify")
 
-    async def _StreamAttack(self, draw: random.Random) -> None:
+    async def _stream_attack(self, draw: random.Random) -> None:
         items = {f"a{(tag := next(self._tags))}": Forgery(tag) for _ in range(draw.randint(2, 3))}
         sent = [attack_pb2.StreamAttackRequest(id=name, request=item.request) for name, item in items.items()]
-        call = self._attack.StreamAttack(_each(sent), metadata=self._metadata)
+        call = self._attacker.StreamAttack(_each(sent), metadata=self._metadata)
         await self._pipeline(call, items, "AttackService/StreamAttack")
 
     async def _pipeline(self, call: Any, items: dict[str, Any], method: str) -> None:
@@ -166,19 +166,19 @@ class Caller:
             else:
                 self._run.items[_code(reply.failure.code)] += 1
 
-    async def _ListModels(self, _: random.Random) -> None:
+    async def _list_models(self, _: random.Random) -> None:
         request = model_pb2.ListModelsRequest()
         answer = await self._unary(self._model.ListModels, request, "ModelService/ListModels")
         if [model.name for model in answer.models] != [MODEL]:
             self._run.faults.append(f"models: {answer}")
 
-    async def _ListAttacks(self, _: random.Random) -> None:
+    async def _list_attacks(self, _: random.Random) -> None:
         request = model_pb2.ListAttacksRequest()
         answer = await self._unary(self._model.ListAttacks, request, "ModelService/ListAttacks")
         if [attack.name for attack in answer.attacks] != list(ATTACKS):
             self._run.faults.append(f"attacks: {answer}")
 
-    async def _Check(self, _: random.Random) -> None:
+    async def _check(self, _: random.Random) -> None:
         answer = await self._unary(self._health.Check, health_pb2.HealthCheckRequest(), _HEALTH)
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             self._run.faults.append(f"health: {answer}")
@@ -188,14 +188,14 @@ class Caller:
         wrong = np.float32(2 + tag / 1000)
         request = attack_pb2.AttackRequest(model=MODEL, images=[tensor(pixels(1)[0])])
         request.pgd.epsilon.append(float(wrong))
-        call = self._attack.Attack(request, metadata=self._metadata)
+        call = self._attacker.Attack(request, metadata=self._metadata)
         if await self._end(call, "AttackService/Attack") != "RESOURCE_EXHAUSTED":
             self._run.expect(await call.details(), "pgd.epsilon", f"[{wrong!s}]")
 
     async def _unknown(self, _: random.Random) -> None:
         name = f"ghost-{next(self._tags)}"
         request = classify_pb2.ClassifyRequest(model=name, images=[tensor(pixels(1)[0])])
-        call = self._classify.Classify(request, metadata=self._metadata)
+        call = self._classifier.Classify(request, metadata=self._metadata)
         await self._end(call, "ClassifyService/Classify")
         self._run.expect(await call.details(), name)
 
@@ -212,21 +212,21 @@ class Caller:
         if await self._end(call, method) == "DEADLINE_EXCEEDED":
             self._run.overshoot_s.append(time.monotonic() - began - deadline_s)
 
-    async def _long(self, draw: random.Random, timeout: float | None = None) -> tuple[Any, str]:
+    async def _long(self, draw: random.Random, within_s: float | None = None) -> tuple[Any, str]:
         """Begin a call that takes longer than anybody waits."""
         request = attack_pb2.AttackRequest(
             model=MODEL, images=map(tensor, pixels(4)), stop_on=attack_pb2.STOP_ON_NEVER
         )
         request.pgd.steps.append(1000)
-        extra: dict[str, Any] = {"metadata": self._metadata, "timeout": timeout}
+        extra: dict[str, Any] = {"metadata": self._metadata, "timeout": within_s}
         method = draw.choice(("Attack", "WatchAttack", "StreamAttack"))
         call: Any
         if method == "Attack":
-            call = self._attack.Attack(request, **extra)
+            call = self._attacker.Attack(request, **extra)
         elif method == "WatchAttack":
-            call = self._attack.WatchAttack(attack_pb2.WatchAttackRequest(request=request), **extra)
+            call = self._attacker.WatchAttack(attack_pb2.WatchAttackRequest(request=request), **extra)
         else:
-            call = self._attack.StreamAttack(**extra)
+            call = self._attacker.StreamAttack(**extra)
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # over already
                 await call.write(attack_pb2.StreamAttackRequest(id="long", request=request))
         return call, f"AttackService/{method}"
