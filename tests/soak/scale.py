@@ -25,8 +25,9 @@ SEED = int(SOAK) if SOAK else 0
 SCALE = Scale(10_000, 5_000, 5_000, 10_000, 50, 10) if SOAK else Scale(300, 150, 150, 1_000, 5, 2)
 
 # What is found is told by the assertion with the message itself: no database, no search for smaller ones.
+TOGETHER = 5  # requests of an example, sent at once
 EXAMPLES = settings(
-    max_examples=SCALE.structured,
+    max_examples=SCALE.structured // TOGETHER,
     derandomize=not SOAK,
     deadline=None,
     database=None,

@@ -56,7 +56,7 @@ def send(
     """Send these messages to a method of any shape, and read what comes back."""
     method = channel.stream_stream(rpc.path, request_serializer=bytes, response_deserializer=bytes)
     began = time.perf_counter()
-    call = method(iter(bodies), timeout=PATIENCE_S, metadata=metadata, compression=compression)
+    call = method(iter(bodies), timeout=PATIENCE_S, metadata=tuple(metadata), compression=compression)
     replies: list[bytes] = []
     try:
         for body in call:

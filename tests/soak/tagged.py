@@ -37,7 +37,9 @@ class Sighting:
 class Item(Protocol):
     """One request with its tag."""
 
-    tag: int
+    @property
+    def tag(self) -> int:
+        """What it draws its pictures from."""
 
     def faults(self, response: Any) -> list[str]:
         """What shows that the response is another's."""
@@ -180,7 +182,7 @@ def strangers(model: Model, sightings: Sequence[Sighting]) -> tuple[list[str], f
     """
     pictures = torch.from_numpy(np.stack([sighting.pixels for sighting in sightings])).unsqueeze(1)
     with torch.inference_mode():
-        passes = [model(part.float() / 255) for part in pictures.split(PASS)]
+        passes = [model(part.float() / 255) for part in torch.split(pictures, PASS)]
     truth = _centred(torch.cat(passes).double())
     said = _centred(torch.from_numpy(np.stack([sighting.logits for sighting in sightings])))
     errors = (said - truth).abs().amax(1)

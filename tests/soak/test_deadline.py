@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from typing import Any
 
+import grpc
 import grpc.aio
 import pytest
 
@@ -18,7 +19,7 @@ from tests.soak.served import Served, serve
 
 CALLS, DEADLINE_S = 48, 0.25
 SHARE = 0.05
-PICTURES, STEPS = {"Classify": 256, "Attack": 8, "WatchAttack": 8}, 64
+PICTURES, STEPS = {"Classify": 128, "Attack": 8, "WatchAttack": 8}, 64
 
 
 class Watch(threading.Thread):
@@ -31,7 +32,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Until told to stop."""
-        while not self.stopping.is_set():
+        while not self.stopping.wait(0.03):
             self.seen.append((time.monotonic(), rows(self._served)))
 
     def at(self, moment: float) -> float:
@@ -44,13 +45,13 @@ def rows(served: Served) -> float:
     return served.metrics().get(("iguana_forward_total", (MODEL,)), 0.0)
 
 
-def _request(method: str) -> Any:
-    images = map(tensor, pixels(PICTURES[method]))
+def _request(method: str, n: int, steps: int) -> Any:
+    images = map(tensor, pixels(n))
     fast = manifest_pb2.DETERMINISM_FAST
     if method == "Classify":
         return classify_pb2.ClassifyRequest(model=MODEL, images=images, determinism=fast)
-    request = attack("pgd", PICTURES[method], determinism=fast, stop_on=attack_pb2.STOP_ON_NEVER)
-    request.pgd.steps[:] = [STEPS]
+    request = attack("pgd", n, determinism=fast, stop_on=attack_pb2.STOP_ON_NEVER)
+    request.pgd.steps[:] = [steps]
     return request if method == "Attack" else attack_pb2.WatchAttackRequest(request=request)
 
 
@@ -70,7 +71,11 @@ async def test_abandoned_work_is_not_computed(
                 if method == "Classify"
                 else attack_pb2_grpc.AttackServiceStub(channel)
             )
-            begun_with, watch, request = rows(served), Watch(served), _request(method)
+            watch, request = Watch(served), _request(method, PICTURES[method], STEPS)
+            for _ in range(3):  # what the first calls cost is not the question
+                warm = getattr(stub, method)(_request(method, 2, 1))
+                assert await warm.code() is grpc.StatusCode.OK
+            begun_with, before = rows(served), Counter(served.counts())
             watch.start()
             began = time.monotonic()
             calls = [getattr(stub, method)(request, timeout=DEADLINE_S) for _ in range(CALLS)]
@@ -82,7 +87,8 @@ async def test_abandoned_work_is_not_computed(
         asked = PICTURES[method] * (1 if method == "Classify" else STEPS + 1) * codes["DEADLINE_EXCEEDED"]
         done = watch.at(began + DEADLINE_S) - begun_with
         late = rows(served) - begun_with - done
-        counted = Counter({code: n for (of, code), n in served.counts().items() if of.endswith(f"/{method}")})
+        new = Counter(served.counts()) - before
+        counted = Counter({code: n for (of, code), n in new.items() if of.endswith(f"/{method}")})
     share = late / (asked - done)
     figures.note(
         f"{CALLS} calls of {method}, {DEADLINE_S} s each: rows asked, done in time, after",
@@ -93,7 +99,8 @@ async def test_abandoned_work_is_not_computed(
         f"{CALLS} calls of {method}: as the callers saw them, as counted", f"{dict(codes)}, {dict(counted)}"
     )
     # The server's clock starts when the call arrives: of a late one it sees the caller's leaving, not the deadline.
-    assert counted.total() == CALLS
+    # One that leaves before its message is there has never begun, and is not counted.
+    assert counted.total() <= CALLS
     assert counted.keys() <= {*codes, "CANCELLED"}
     assert codes["DEADLINE_EXCEEDED"] >= CALLS // 2
     assert asked > 4 * done

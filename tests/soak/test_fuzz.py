@@ -12,11 +12,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from hypothesis import given, seed
+from hypothesis import strategies as st
 
 from tests.soak import wire
 from tests.soak.contract import RPCS, Rpc
 from tests.soak.figures import Figures, ms
-from tests.soak.scale import EXAMPLES, SCALE, SEED
+from tests.soak.scale import EXAMPLES, SCALE, SEED, TOGETHER
 from tests.soak.sending import Answer, Metadata, send
 from tests.soak.served import Served
 from tests.soak.strategies import requests
@@ -64,15 +65,19 @@ def test_structured_requests_are_answered_or_refused(
 
     @seed(SEED)
     @EXAMPLES
-    @given(requests(rpc))
-    def tried(made: tuple[list[bytes], Metadata]) -> None:
-        bodies, metadata = made
-        answer = send(channel, rpc, bodies, metadata)
-        answers.append(answer)
+    @given(st.lists(requests(rpc), min_size=TOGETHER, max_size=TOGETHER))
+    def tried(lot: list[tuple[list[bytes], Metadata]]) -> None:
+        for (bodies, metadata), answer in zip(lot, pool.map(sent, lot), strict=True):
+            answers.append(answer)
+            assert not list(answer.faults(rpc)), (rpc, [body.hex() for body in bodies], metadata)
         figures.tell(f"structured {rpc}", len(answers), SCALE.structured)
-        assert not list(answer.faults(rpc)), (rpc, [body.hex() for body in bodies], metadata)
 
-    tried()
+    def sent(made: tuple[list[bytes], Metadata]) -> Answer:
+        bodies, metadata = made
+        return send(channel, rpc, bodies, metadata)
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        tried()
     assert len(answers) == SCALE.structured
     _after(served, channel, figures, f"structured {rpc}", answers, began)
 
