@@ -1,4 +1,4 @@
-# make demo | test | serve | bench | lint | clean        (make help)
+# make demo | test | soak | serve | bench | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
@@ -23,6 +23,10 @@ serve: $(VENV)/.installed ## run the server with its default configuration
 test: lint ## everything that must hold: lint, types, protos, C++ and CUDA gates, the tests
 	$(PY) build.py extension
 	$(PY) -m pytest $(PYTEST)
+
+soak: $(VENV)/.tested ## load, hostile input and cancel storms at full counts; SOAK=SEED repeats a run
+	$(PY) build.py extension
+	SOAK=$${SOAK:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} $(PY) -m pytest -s -q --durations=0 tests/soak
 
 lint: $(VENV)/.tested ## formatting, lint, types, protos
 	$(PY) -m ruff format --check .
@@ -71,4 +75,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo serve test lint bench clean
+.PHONY: help demo serve test soak lint bench clean
