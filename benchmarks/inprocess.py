@@ -41,7 +41,7 @@ async def answer(name: str) -> None:
     from iguana_server.rpc.origin import Origin  # noqa: PLC0415
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = catalog.available()[name](torch.device("cpu"))
+    model = catalog.load(name)
     channels, height, width = model.spec.shape
     one, zero = torch.ones(channels), torch.zeros(channels)
     picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8).tobytes()
@@ -50,7 +50,7 @@ async def answer(name: str) -> None:
         pixels = torch.from_numpy(np.stack([np.frombuffer(picture, np.uint8)] * batch))
         x = ops.pixels_to_float(pixels.view(batch, height, width, channels), one, zero, channels_last=True)
         best: list[list[int]] = []
-        for rows in x.split(size):
+        for rows in torch.split(x, size):
             short = size - len(rows)
             padded = torch.cat([rows, rows.new_zeros((short, *rows.shape[1:]))]) if short else rows
             with torch.inference_mode():

@@ -120,6 +120,10 @@ class Table:
             self, **{name: _rows(getattr(self, name), rows) for name in self.columns()}
         )  # type: ignore[type-var]  # as above
 
+    def pick(self, name: str, rows: Tensor) -> Tensor:
+        """These rows of one column, copied."""
+        return _rows(getattr(self, name), rows)
+
     def update(self, rows: Tensor | slice, other: Self) -> None:
         """Write `other`'s rows over these."""
         for name in self.columns():
