@@ -236,17 +236,17 @@ def main() -> None:
                 bed, callers.alike(number), "alike", rounds, record, fast
             )
             callers = Callers(bed.model, clothes(500), steps=(5, 20), seed=2)
-            loads = (0.6, 1.5) if quick else (0.3, 0.6, 0.9, 1.2, 1.5, 2, 3)
+            loads = (0.6, 1.5) if quick else (0.3, 0.6, 0.9, 1.5, 2, 3)
             points = under_load(bed, callers, 2 if quick else 5, loads, record)
             rows, steps = (64, 20) if quick else (64, 100)
             waits = beside_a_long_attack(bed, callers, rows, steps, rate=20, number=steps // 2, record=record)
         with Bed(catalog.load("efficientnet-lite0"), loop) as bed:
             images = photos(16, bed.model.spec.shape[1], seed=3)
-            callers = Callers(bed.model, images, steps=(1, 3), seed=3)
+            callers = Callers(bed.model, images, steps=(1, 2), seed=3)
             unlike = callers.unlike(4 if quick else 24)
             both = [(schedule, mode) for mode in MODES for schedule in (STEP, ALONE)]
             rates[f"{len(unlike)} unlike, EfficientNet-Lite0"] = at_once(
-                bed, unlike, "unlike", 1, record, both
+                bed, unlike, "unlike", rounds, record, both
             )
     arguments.plots.mkdir(parents=True, exist_ok=True)
     plot.latency(points, PATIENCE_S, arguments.plots / "batching-latency.png")
