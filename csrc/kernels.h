@@ -20,6 +20,14 @@ struct Images {
   float* m[M > 0 ? M : 1];
   const float* r[R];
   int64_t n, numel;
+
+  Images rows(int64_t first, int64_t count) const {
+    Images some = *this;
+    for (int k = 0; k < M; ++k) some.m[k] += first * numel;
+    for (int k = 0; k < R; ++k) some.r[k] += first * numel;
+    some.n = count;
+    return some;
+  }
 };
 
 // Sums over a row are added in one order on every device, whatever n and the number of threads: blocks of
@@ -32,6 +40,7 @@ struct Sums {
   double* block;  // [n, blocks(numel)] room for the blocks' sums
   float* row;     // [n] what the sums are turned into: a Norm or a Mean
   IGUANA_HD static int64_t blocks(int64_t numel) { return (numel + kBlock - 1) / kBlock; }
+  Sums from(int64_t first, int64_t numel) const { return {block + first * blocks(numel), row + first}; }
 };
 
 // uint8 [n, plane, channels] beside float32 of the same values, either in the same order (interleaved) or as

@@ -1,4 +1,6 @@
-// The moves as passes over memory, the same on every device: each() and each_sum() are the device's.
+// The moves as passes over memory, the same on every device: each(), each_sum() and by_rows() are the
+// device's. by_rows() takes a move of several passes through some rows at a time, where that keeps them in a
+// cache.
 #pragma once
 
 #include "kernels.h"
@@ -13,11 +15,14 @@ void linf_step(Device device, const Images<1, 2>& images, const LinfRows& rows) 
 template <class Device>
 void l2_step(Device device, const Images<1, 2>& images, const float* epsilon, const float* alpha,
              const Sums& sums) {
-  const Images<0, 1> direction{{}, {images.r[1]}, images.n, images.numel};
-  const Images<1, 1> pair{{images.m[0]}, {images.r[0]}, images.n, images.numel};
-  each_sum<Square>(device, direction, ReadRows{}, sums, Norm{});
-  each_sum<Square>(device, images, L2MoveRows{alpha, sums.row}, sums, Norm{});
-  each(device, pair, L2ProjectRows{epsilon, sums.row});
+  by_rows(device, images, [&](const Images<1, 2>& some, int64_t first) {
+    const Images<0, 1> direction{{}, {some.r[1]}, some.n, some.numel};
+    const Images<1, 1> pair{{some.m[0]}, {some.r[0]}, some.n, some.numel};
+    const Sums own = sums.from(first, some.numel);
+    each_sum<Square>(device, direction, ReadRows{}, own, Norm{});
+    each_sum<Square>(device, some, L2MoveRows{alpha + first, own.row}, own, Norm{});
+    each(device, pair, L2ProjectRows{epsilon + first, own.row});
+  });
 }
 
 template <class Device>
@@ -27,9 +32,12 @@ void l2_distance(Device device, const Images<0, 2>& images, const Sums& sums) {
 
 template <class Device>
 void momentum(Device device, const Images<1, 1>& images, const float* decay, const Sums& sums) {
-  const Images<0, 1> gradient{{}, {images.r[0]}, images.n, images.numel};
-  each_sum<Magnitude>(device, gradient, ReadRows{}, sums, Mean{static_cast<double>(images.numel)});
-  each(device, images, MomentumRows{decay, sums.row});
+  by_rows(device, images, [&](const Images<1, 1>& some, int64_t first) {
+    const Images<0, 1> gradient{{}, {some.r[0]}, some.n, some.numel};
+    const Sums own = sums.from(first, some.numel);
+    each_sum<Magnitude>(device, gradient, ReadRows{}, own, Mean{static_cast<double>(some.numel)});
+    each(device, some, MomentumRows{decay + first, own.row});
+  });
 }
 
 template <class Device>

@@ -4,8 +4,6 @@
 // % 4.
 #pragma once
 
-#include <cstring>
-
 #include "step.h"
 
 namespace iguana {

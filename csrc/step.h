@@ -15,6 +15,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #define IGUANA_HD __host__ __device__ __forceinline__
@@ -36,13 +37,20 @@ IGUANA_HD float between(float v, float lo, float hi) {
 }
 
 IGUANA_HD float at_least(float v, float lo) { return v < lo ? lo : v; }  // keeps NaN, like torch.clamp_min
+IGUANA_HD float at_most(float v, float hi) { return v > hi ? hi : v; }
 
 IGUANA_HD float sign(float v) {
   return static_cast<float>(static_cast<int>(v > 0.f) - static_cast<int>(v < 0.f));
 }
 
 // Round half to even, for |v| < 2^22: adding 1.5 * 2^23 leaves no bits for a fraction. SSE2 has no roundps.
-IGUANA_HD float round_even(float v) { return (v + 12582912.f) - 12582912.f; }
+// What is larger keeps its side of that range, and a zero is +0.
+constexpr float kNoFraction = 12582912.f;
+IGUANA_HD float round_even(float v) { return (v + kNoFraction) - kNoFraction; }
+
+// k / 255 for integers 0 <= k <= 255, NaN of NaN: the quotient of a true division in every bit (tests/ops look
+// at all 256), for 1 / 255 = 2^-8 + 1 / 65280 and the first product is exact.
+IGUANA_HD float per_255(float k) { return k * 0x1p-8f + k * (1.f / 65280.f); }
 
 // ---- Linf: Madry et al. 2018, arXiv:1706.06083
 
@@ -229,17 +237,18 @@ struct ForgeSignRows {
 struct GridStep {  // m = {x}, r = {x0}
   float epsilon;
 
-  // The ends are cut to just outside [0, 255] before they are rounded (round_even wants small values); that
-  // changes neither which k are allowed nor whether any is. The 1e-3 forgives the rounding of x0 and epsilon
-  // themselves.
+  // An end beyond round_even's range leaves no k, however it is rounded. Between whole ends it does not matter
+  // whether x is limited or rounded first. The 1e-3 forgives the rounding of x0 and epsilon themselves.
   IGUANA_HD void operator()(float* m, const float* r) const {
-    const float a = clamp(255.f * (r[0] - epsilon) - 1e-3f, 0.f, 256.f), a_even = round_even(a);
-    const float b = clamp(255.f * (r[0] + epsilon) + 1e-3f, -1.f, 255.f), b_even = round_even(b);
-    const float lo = a_even < a ? a_even + 1.f : a_even;  // ceil
-    const float hi = b_even > b ? b_even - 1.f : b_even;  // floor
-    const float k = between(round_even(clamp(255.f * m[0], 0.f, 255.f)), lo, hi);
-    const float nearest = round_even(clamp(255.f * r[0], 0.f, 255.f));
-    m[0] = ((lo > hi ? nearest : k) + 0.f) / 255.f;  // + 0 turns -0 into 0
+    const float a = 255.f * (r[0] - epsilon) - 1e-3f, a_even = round_even(a);
+    const float b = 255.f * (r[0] + epsilon) + 1e-3f, b_even = round_even(b);
+    const float lo = at_least(a_even + static_cast<float>(a_even < a), 0.f);    // ceil
+    const float hi = at_most(b_even - static_cast<float>(b_even > b), 255.f);  // floor
+    const float k = between(255.f * m[0], lo, hi);
+    float nearest = 255.f * r[0];  // not taken where x0 is NaN, so that plain min and max do
+    nearest = nearest > 0.f ? nearest : 0.f;
+    nearest = nearest < 255.f ? nearest : 255.f;
+    m[0] = per_255(round_even(lo > hi ? nearest : k));
   }
 };
 
@@ -264,7 +273,7 @@ struct KeepRows {
 // ---- Pixels
 
 IGUANA_HD float to_float(uint8_t pixel, float scale, float bias) {
-  return (static_cast<float>(pixel) / 255.f) * scale + bias;
+  return per_255(static_cast<float>(pixel)) * scale + bias;
 }
 
 // Round half to even of 255 * v; saturates outside [0, 1]; NaN gives 0.
@@ -272,7 +281,10 @@ IGUANA_HD uint8_t to_pixel(float v) {
   v = 255.f * v;
   v = v > 0.f ? v : 0.f;
   v = v < 255.f ? v : 255.f;
-  return static_cast<uint8_t>(static_cast<int>(round_even(v)));
+  v += kNoFraction;  // as round_even does; the whole number is now in the low bits
+  uint32_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  return static_cast<uint8_t>(bits);
 }
 
 }  // namespace iguana

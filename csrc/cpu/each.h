@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <type_traits>
 #include <utility>
 
 #include "../kernels.h"
@@ -10,6 +11,7 @@
 // (2 to 3 times faster where the data is in cache, the same bits); noinline, so that the test of
 // vectorisation finds it by name.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define IGUANA_CLONES
 #define IGUANA_LOOP __attribute__((noinline, target_clones("default", "arch=x86-64-v3")))
 #else
 #define IGUANA_LOOP __attribute__((noinline))
@@ -23,6 +25,10 @@ constexpr int64_t kChunk = 16 * kBlock;
 // Calls body(row, lo, hi) for every chunk [lo, hi) of every row, on torch's threads. Defined with torch in
 // parallel.cpp.
 void parallel(int64_t n, int64_t numel, const std::function<void(int64_t, int64_t, int64_t)>& body);
+
+// Calls body(first, count) for groups of whole rows, on torch's threads: about a chunk of small rows, else one
+// row. Where there are fewer than threads, for all rows on this thread, so that body's own passes are spread.
+void groups(int64_t n, int64_t numel, const std::function<void(int64_t, int64_t)>& body);
 
 // The pointers of a chunk. ops.cpp has refused overlaps, hence the ivdep.
 template <int M, int R>
@@ -68,7 +74,9 @@ IGUANA_LOOP double lane_sum(const T* v, int64_t count) {
     for (int j = 0; j < kLanes; ++j) lane[j] += Term::of(v[i + j]);
   }
   for (int j = 0; i + j < count; ++j) lane[j] += Term::of(v[i + j]);
+#pragma GCC unroll 4
   for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
     for (int j = 0; j < half; ++j) lane[j] += lane[j + half];
   }
   return lane[0];
@@ -79,6 +87,12 @@ struct Same {
 };
 
 }  // namespace cpu
+
+template <int M, int R, class Body>
+void by_rows(Cpu, const Images<M, R>& images, const Body& body) {
+  cpu::groups(images.n, images.numel,
+              [&](int64_t first, int64_t count) { body(images.rows(first, count), first); });
+}
 
 template <class Rows, int M, int R>
 void each(Cpu, const Images<M, R>& images, const Rows& rows) {
@@ -94,13 +108,19 @@ template <class Term, class Rows, class Finish, int M, int R>
 void each_sum(Cpu, const Images<M, R>& images, const Rows& rows, const Sums& sums, const Finish& finish) {
   const int64_t blocks = Sums::blocks(images.numel);
   cpu::parallel(images.n, images.numel, [&](int64_t row, int64_t lo, int64_t hi) {
-    const auto step = rows(row);
+    [[maybe_unused]] const auto step = rows(row);
     for (; lo < hi; lo += kBlock) {
       const int64_t count = std::min<int64_t>(kBlock, hi - lo);
-      float v[kBlock];
-      cpu::values(cpu::Chunk<M, R>(images, row * images.numel + lo), step, count, v,
-                  std::make_integer_sequence<int, M>(), std::make_integer_sequence<int, R>());
-      sums.block[row * blocks + lo / kBlock] = cpu::lane_sum<Term>(v, count);
+      const cpu::Chunk<M, R> chunk(images, row * images.numel + lo);
+      double& sum = sums.block[row * blocks + lo / kBlock];
+      if constexpr (std::is_same_v<Rows, ReadRows>) {
+        sum = cpu::lane_sum<Term>(chunk.r[0], count);
+      } else {
+        float v[kBlock];
+        cpu::values(chunk, step, count, v, std::make_integer_sequence<int, M>(),
+                    std::make_integer_sequence<int, R>());
+        sum = cpu::lane_sum<Term>(v, count);
+      }
     }
   });
   for (int64_t row = 0; row < images.n; ++row) {

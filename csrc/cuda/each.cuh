@@ -101,6 +101,11 @@ __global__ void __launch_bounds__(kLanes * 2)
 
 }  // namespace cuda
 
+template <int M, int R, class Body>
+void by_rows(Cuda, const Images<M, R>& images, const Body& body) {
+  body(images, 0);
+}
+
 template <class Rows, int M, int R>
 void each(Cuda device, const Images<M, R>& images, const Rows& rows) {
   if (images.n * images.numel == 0) return;

@@ -18,6 +18,7 @@ import grpc.aio
 import torch
 
 from iguana.v1 import attack_pb2_grpc, classify_pb2_grpc, model_pb2_grpc
+from iguana_server import process
 from iguana_server.config import Config
 from iguana_server.engine.loop import Engine
 from iguana_server.errors import InvalidArgument, ModelRefused
@@ -88,12 +89,14 @@ class App:
         self.telemetry = await stack.enter_async_context(
             Telemetry(config.telemetry, methods=methods(), host=server.host, port=server.metrics_port)
         )
-        self.models = await asyncio.to_thread(load_models, config, self.telemetry)
-        for model in self.models.values():
-            await asyncio.to_thread(warm_up, model)
+        self._loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "loader") as loader:  # its end is the end of its team; see process.py
+            self.models = await self._loop.run_in_executor(loader, load_models, config, self.telemetry)
+            for model in self.models.values():
+                await self._loop.run_in_executor(loader, warm_up, model)
+        process.give_back()
         decoders = ThreadPoolExecutor(config.threads.decode, "decoder")
         stack.callback(decoders.shutdown, wait=False, cancel_futures=True)
-        self._loop = asyncio.get_running_loop()
         self.engine = Engine(
             self.models,
             max_cost=config.limits.max_waiting_cost,
@@ -102,6 +105,7 @@ class App:
             on_failure=self._engine_failed,
         )
         self.engine.start()
+        torch.set_num_threads(1)  # of this thread and of those that begin from here on; see process.py
         stack.push_async_callback(self._stop_engine)
         gc.collect()
         gc.freeze()  # a full collection over torch's objects takes 80 ms with the GIL held
@@ -137,16 +141,20 @@ def servicers(
     config: Config, engine: Engine, decoders: Executor
 ) -> Iterable[Callable[[grpc.aio.Server], None]]:
     """Return the generated functions that register the contract's servicers, each bound to its servicer."""
-    limits = Limits(
-        **config.limits.model_dump(include={field.name for field in fields(Limits)}),
-        max_message_bytes=config.server.max_message_bytes,
-        max_reply_bytes=config.server.max_reply_bytes,
-    )
-    codec = Codec(engine.models, limits, decoders=decoders)
+    codec = Codec(engine.models, limits(config), decoders=decoders)
     return (
         partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
         partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
         partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
+    )
+
+
+def limits(config: Config) -> Limits:
+    """Return what a request may ask of this server at most."""
+    return Limits(
+        **config.limits.model_dump(include={field.name for field in fields(Limits)}),
+        max_message_bytes=config.server.max_message_bytes,
+        max_reply_bytes=config.server.max_reply_bytes,
     )
 
 

@@ -12,6 +12,11 @@ again, page by page. Told to keep it, EfficientNet-Lite0 on one thread of two sh
 mallopt in this process does what variables and a re-exec do (the difference is noise): so there is no re-exec.
 One arena matters to large passes: the engine's thread is not the main one, and the heap of another arena ends
 at 64 MB.
+
+OpenMP keeps a team of threads for each thread that has computed in parallel, until that thread ends. With more
+of them than cores libgomp hardly spins (GOMP_SPINCOUNT or not), and a team that sleeps between two loops runs
+like one thread: EfficientNet-Lite0, one row, two cores, 15 ms beside no other team and 29 ms beside one that
+does nothing. So one living thread has a team, the engine's; see app.py.
 """
 
 from __future__ import annotations
@@ -33,6 +38,18 @@ MALLOC = {
 OLD_THRESHOLD = 32 * MIB  # the largest M_MMAP_THRESHOLD that glibc takes before 2.35
 
 SPINS = "5000"  # some 20 us
+SWITCH_S = (
+    0.0005  # torch lets the interpreter go at every op, and gets it back from the event loop after this long
+)
+
+
+def give_back() -> None:
+    """Give freed memory back to the kernel, once, where glibc has been told to keep it.
+
+    Loading and probing a model takes several times the memory that serving it does.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def malloc_settings(glibc: str) -> dict[int, int]:
@@ -42,7 +59,7 @@ def malloc_settings(glibc: str) -> dict[int, int]:
 
 
 def prepare() -> None:
-    """Set the allocator and OpenMP. Call it before torch is imported; raises RuntimeError after that.
+    """Set the allocator, OpenMP and how often threads take turns. Call it before torch is imported; raises RuntimeError after that.
 
     OpenMP threads that wait spin for a moment, then sleep: spinning for long, as by default, they starve the
     event loop and each other (50 times slower beside another busy process); sleeping at once, they are woken
@@ -51,6 +68,7 @@ def prepare() -> None:
     """
     if "torch" in sys.modules:
         raise RuntimeError("process.prepare: want it before torch is imported, got it after")
+    sys.setswitchinterval(SWITCH_S)
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         os.environ["GOMP_SPINCOUNT"] = SPINS
     library, version = platform.libc_ver()

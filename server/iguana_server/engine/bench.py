@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iguana_server.attacks.base import Attack
+from iguana_server.attacks.base import FIRST_SUCCESS, Attack
 from iguana_server.engine.answer import Ended, Event, Forged, Looked, Progress
 from iguana_server.engine.job import AttackJob, Job
 from iguana_server.engine.lane import Lane
@@ -77,11 +77,21 @@ class Bench:
         self._left = 0
         for gradient in (True, False):
             waiting = [row for row in self.rows() if (row.gradient and row.stage is Stage.MOVE) is gradient]
-            rows = self._clocks.pick(waiting, self.model.spec.max_batch)
+            rows = self._clocks.pick(waiting, self._most(waiting))
             if rows:
                 self._look(rows, gradient=gradient)
         self._close_lanes()
         return self._left
+
+    def _most(self, waiting: Sequence[Row]) -> int:
+        """Return how many rows a turn takes: where there are STRICT looks alone, whole passes.
+
+        Padding costs what rows do, and the callers that this turn answers may fill the next.
+        """
+        most, bucket = min(len(waiting), self.model.spec.max_batch), self.model.spec.bucket
+        if most > bucket and not self._lanes and all(row.job.strict for row in waiting):
+            most -= most % bucket
+        return most
 
     def _admit_looks(self, queue: Queue, callers: Sequence[str], now: float) -> None:
         """Rows that only look need no seat: as many as the next pass takes."""
@@ -134,18 +144,20 @@ class Bench:
             table = seat.table
             points = table.points() if seat.stage is Stage.MOVE else table.candidates()
             strict = [row.job.strict for row in seat.rows]
-            parts.append(Part(points, strict, table.loss_name, table.label, table.clean, table.targeted))
+            leaves = (table.stop == FIRST_SUCCESS) & (not table.looks_ahead)
+            parts.append(
+                Part(points, strict, table.loss_name, table.label, table.clean, table.targeted, leaves)
+            )
         looks = [row for row in self._looks if row in chosen]
         if looks:
             images = torch.stack([row.job.images[row.sample] for row in looks])
             parts.append(Part(self._laid_out(images), [row.job.strict for row in looks]))
         note = self._note(rows, gradient=gradient)
         seen = look(
-            self.model, parts, gradient=gradient, bucket=spec.bucket, max_batch=spec.max_batch, note=note
+            self.model, parts, gradient=gradient, sizes=self.model.sizes, max_batch=spec.max_batch, note=note
         )
         for row in rows:
             row.forward += 1
-            row.backward += gradient
             self._clocks.charge(row.job.caller, _GRADIENT_LOOKS if gradient else 1)
         # Rows that only look have the last part to themselves.
         for seat, part, what in zip(seats, parts, seen, strict=False):
@@ -158,6 +170,8 @@ class Bench:
     def _advance(self, seat: _Seat, points: Tensor, seen: Seen) -> None:
         """Let a table judge what was seen, and move."""
         table, rows, stage = seat.table, seat.rows, seat.stage
+        for row, backward in zip(rows, seen.backward.tolist(), strict=True):
+            row.backward += backward
         if stage is not Stage.MOVE or not table.looks_ahead:
             table.observe(points, seen.logits, seen.loss)
         if stage is Stage.OPEN:

@@ -13,6 +13,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
+import torch
+
 from iguana_server.engine.answer import Event, Forged, Looked, Progress
 from iguana_server.engine.bench import Bench, give_up
 from iguana_server.engine.job import Job
@@ -50,6 +52,7 @@ class Engine:
         self._queue = Queue(max_cost)
         self._benches = [Bench(model, max_rows, self._meter) for model in models.values()]
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._begun = threading.Event()
         self._stopping = False
         self._beaten = time.monotonic()
         self._open: set[Job] = set()
@@ -69,9 +72,10 @@ class Engine:
         return time.monotonic() - self._beaten
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; passes run with the number of torch threads that is set now."""
         self._beaten = time.monotonic()
         self._thread.start()
+        self._begun.wait()
 
     def stop(self, timeout_s: float = _STOP_S) -> bool:
         """Tell whoever still waits Unavailable, and end the thread at the next turn.
@@ -119,6 +123,8 @@ class Engine:
     # --- the engine's thread -----------------------------------------------------------
 
     def _run(self) -> None:
+        torch.get_num_threads()  # a thread takes over torch's number when it first asks
+        self._begun.set()
         try:
             while not self._stopping:
                 self._beat()

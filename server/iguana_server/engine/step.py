@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iguana_server.attacks.base import aim
-from iguana_server.attacks.losses import LOSSES
+from iguana_server.attacks.losses import LOSSES, lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Part:
     label: Tensor | None = None
     clean: Tensor | None = None
     targeted: Tensor | None = None
+    leaves: Tensor | None = None  # [m] bool: a row that reaches its goal here has no use for a gradient
 
     def __len__(self) -> int:
         """Rows."""
@@ -34,11 +35,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the model said of a part: logits [m, K], loss [m], grad as the images, or zeros [m]."""
+    """What the model said of a part: logits [m, K], loss [m], grad as the images, or zeros [m].
+
+    `backward` [m] says which rows have a gradient; of those that have none it is zero.
+    """
 
     logits: Tensor
     loss: Tensor
     grad: Tensor
+    backward: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +55,20 @@ class Pass:
     size: int
 
 
-def passes(strict: int, total: int, bucket: int, max_batch: int) -> list[Pass]:
+def passes(strict: int, total: int, sizes: Sequence[int], max_batch: int) -> list[Pass]:
     """Cut a batch whose first `strict` rows want STRICT into passes.
 
-    Passes with a strict row have exactly `bucket` rows: the last takes others along, then
-    padding. The rest go in passes of at most `max_batch`, unpadded.
+    Passes with a strict row have one of `sizes` (ascending): the largest that wants no more padding than
+    the smallest would; the last takes others along, then padding. The rest go in passes of at most
+    `max_batch`, unpadded.
     """
     cut: list[Pass] = []
     start = 0
     while start < total:
         if start < strict:
-            stop, size = min(start + bucket, total), bucket
+            padded = -(-(strict - start) // sizes[0]) * sizes[0]
+            size = max(size for size in sizes if size <= padded)
+            stop = min(start + size, total)
         else:
             stop = min(start + max_batch, total)
             size = stop - start
@@ -74,40 +82,42 @@ def look(
     parts: Sequence[Part],
     *,
     gradient: bool,
-    bucket: int,
+    sizes: Sequence[int],
     max_batch: int,
     note: Callable[[Pass], None],
 ) -> list[Seen]:
-    """Show all rows to the model, in as few passes as their determinism allows; `note` is told after each."""
-    sizes = [len(part) for part in parts]
+    """Show all rows to the model, in as few passes as their determinism allows; `note` is told after each.
+
+    A row that leaves at this look has no gradient, whoever is beside it; where all of a pass leave, the
+    pass has no backward.
+    """
+    lengths = [len(part) for part in parts]
     strict = [flag for part in parts for flag in part.strict]
     order = sorted(range(len(strict)), key=lambda i: not strict[i])
     straight = order == list(range(len(order)))
     images = parts[0].images if len(parts) == 1 else torch.cat([part.images for part in parts])
     names = [part.loss_name for part in parts for _ in range(len(part))]
-    goals = [_column(parts, sizes, name) for name in ("label", "clean", "targeted")]
+    goals = [_column(parts, lengths, name) for name in ("label", "clean", "targeted", "leaves")]
     if not straight:
         index = torch.tensor(order, device=images.device)
         images, goals = images[index], [goal[index] for goal in goals]
         names = [names[i] for i in order]
-    logits: list[Tensor] = []
-    losses: list[Tensor] = []
-    grads: list[Tensor] = []
-    for one in passes(sum(strict), len(order), bucket, max_batch):
+    looks: list[Seen] = []
+    for one in passes(sum(strict), len(order), sizes, max_batch):
         rows = slice(one.start, one.stop)
-        z, loss, grad = _pass(
-            model, images[rows], one.size, names[rows], [goal[rows] for goal in goals], gradient=gradient
+        looks.append(
+            _pass(
+                model, images[rows], one.size, names[rows], [goal[rows] for goal in goals], gradient=gradient
+            )
         )
-        logits.append(z)
-        losses.append(loss)
-        grads.append(grad)
         note(one)
-    seen = [column[0] if len(column) == 1 else torch.cat(column) for column in (logits, losses, grads)]
+    columns = [[getattr(seen, name) for seen in looks] for name in ("logits", "loss", "grad", "backward")]
+    seen = [column[0] if len(column) == 1 else torch.cat(column) for column in columns]
     if not straight:
         back = torch.empty_like(index).index_copy_(0, index, torch.arange(len(index), device=index.device))
         seen = [column[back] for column in seen]
-    split = [torch.split(column, sizes) for column in seen]
-    return [Seen(*columns) for columns in zip(*split, strict=True)]
+    split = [torch.split(column, lengths) for column in seen]
+    return [Seen(*part) for part in zip(*split, strict=True)]
 
 
 def _pass(
@@ -118,26 +128,36 @@ def _pass(
     goals: Sequence[Tensor],
     *,
     gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Seen:
     """One forward, and one backward to the images if wanted; returns what concerns the real rows."""
     n = len(images)
+    label, clean, targeted, leaves = goals
+    none = leaves.new_zeros(n)
     x = images.detach()
     if size > n:
         x = torch.cat([x, x.new_zeros((size - n, *x.shape[1:]))])
     if not gradient:
         with torch.inference_mode():
             logits = model(x)[:n]
-            return logits, _losses(logits, names, goals), x.new_zeros(n)
+            return Seen(logits, _losses(logits, names, label, clean, targeted), x.new_zeros(n), none)
     x = x.requires_grad_()
     logits = model(x)[:n]
-    loss = _losses(logits, names, goals)
+    loss = _losses(logits, names, label, clean, targeted)
+    z = logits.detach()
+    margin = lead(z, aim(z, label, clean)[0])
+    leaving = leaves & (torch.where(targeted, -margin, margin) > 0)
+    # On a GPU the questions would keep the host waiting for the forward pass.
+    if not images.is_cuda and bool(leaving.all()):
+        return Seen(z, loss.detach(), torch.zeros_like(images), none)
     (grad,) = torch.autograd.grad(loss.sum(), x)
-    return logits.detach(), loss.detach(), grad[:n]
+    grad = grad[:n]
+    if images.is_cuda or bool(leaving.any()):
+        grad.masked_fill_(leaving.view(-1, 1, 1, 1), 0)
+    return Seen(z, loss.detach(), grad, ~leaving)
 
 
-def _losses(logits: Tensor, names: Sequence[str], goals: Sequence[Tensor]) -> Tensor:
+def _losses(logits: Tensor, names: Sequence[str], label: Tensor, clean: Tensor, targeted: Tensor) -> Tensor:
     """[n] each row's own loss; 0 for rows that only look."""
-    label, clean, targeted = goals
     kinds = set(names) - {""}
     if not kinds:
         return logits.new_zeros(len(logits))
@@ -152,12 +172,12 @@ def _losses(logits: Tensor, names: Sequence[str], goals: Sequence[Tensor]) -> Te
     return losses
 
 
-def _column(parts: Sequence[Part], sizes: Sequence[int], name: str) -> Tensor:
-    """A goal's column over all parts; parts that only look have none, and are given zeros."""
-    dtype, device = torch.bool if name == "targeted" else torch.int64, parts[0].images.device
+def _column(parts: Sequence[Part], lengths: Sequence[int], name: str) -> Tensor:
+    """A goal's column over all parts; those that have none are given zeros."""
+    dtype, device = torch.int64 if name in ("label", "clean") else torch.bool, parts[0].images.device
     columns = [getattr(part, name) for part in parts]
     made = [
         torch.zeros(n, dtype=dtype, device=device) if c is None else c
-        for c, n in zip(columns, sizes, strict=True)
+        for c, n in zip(columns, lengths, strict=True)
     ]
     return torch.cat(made)

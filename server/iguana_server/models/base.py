@@ -29,8 +29,8 @@ class Spec:
     mean: tuple[float, ...]  # of each channel, in pixel units [0, 1]
     std: tuple[float, ...]
     resize: int  # pixels: a picture's short side before the centre crop to (H, W), bicubic
-    bucket: int  # rows of every STRICT pass (padding fills it)
-    max_batch: int  # most rows of one pass in FAST mode
+    bucket: int  # rows of the smallest STRICT pass (padding fills it)
+    max_batch: int  # most rows of one pass
     description: str
     licence: str
     source: str
@@ -59,12 +59,15 @@ class Model:
     """A classifier frozen on its device: eval mode, no weight gradients, BatchNorm folded, channels_last.
 
     `sha256` is that of the weights file. `net` takes normalised pixels; it is taken over, not copied.
+    `sizes` are the rows that a STRICT pass may have, ascending from the bucket: in all of them a row has the
+    same bits. Others than the bucket are for the probe to add.
     """
 
     memory_format = torch.channels_last
 
     def __init__(self, spec: Spec, net: nn.Module, *, sha256: str, device: torch.device) -> None:
         self.spec, self.sha256, self.device = spec, sha256, device
+        self.sizes: tuple[int, ...] = (spec.bucket,)
         net = fold(net.eval()).requires_grad_(False)
         self.net = net.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
         mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (spec.mean, spec.std))

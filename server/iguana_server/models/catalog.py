@@ -34,5 +34,5 @@ def load(name: str, device: torch.device | None = None) -> Model:
     if name not in loaders:
         raise NotFound("model", name, difflib.get_close_matches(name, loaders))
     model = loaders[name](device or torch.device("cpu"))
-    probe(model)
+    model.sizes = probe(model).sizes
     return model

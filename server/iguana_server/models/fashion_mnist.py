@@ -17,6 +17,7 @@ SHA256 = "d085f0481103745d42c02f809a8adc747cdaee73d5df718a2562231bce5f5a99"
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+ROWS = {"cpu": (4, 128), "cuda": (32, 1024)}  # bucket and largest pass
 MEAN, STD = 0.2860, 0.3530  # of the training pixels in [0, 1]
 
 
@@ -48,6 +49,7 @@ def load(device: torch.device, weights: Path = WEIGHTS) -> Model:
     content = weights.read_bytes()
     if (got := hashlib.sha256(content).hexdigest()) != SHA256:
         raise ModelRefused(f"{weights.name}: want sha256 {SHA256}, got {got}")
+    bucket, max_batch = ROWS[device.type]
     network = net()
     network.load_state_dict(load_safetensors(content))
     spec = Spec(
@@ -57,8 +59,8 @@ def load(device: torch.device, weights: Path = WEIGHTS) -> Model:
         mean=(MEAN,),
         std=(STD,),
         resize=28,
-        bucket=32,
-        max_batch=128,
+        bucket=bucket,
+        max_batch=max_batch,
         description="Fashion-MNIST classifier, 10 classes of clothes, 28 x 28 grey",
         licence="Apache-2.0",
         source="own training (training/classifier.py) on Xiao et al. 2017, arXiv:1708.07747",

@@ -114,7 +114,7 @@ class _Manifest:
         else:
             net = self.build(content)
         model = Model(spec, net, sha256=sha256, device=device)
-        probe(model)
+        model.sizes = probe(model).sizes
         return model
 
     def spec(self) -> Spec:

@@ -27,6 +27,9 @@ class Report:
 
     name: str
     rows: int  # of the passes that were compared bit for bit
+    sizes: tuple[
+        int, ...
+    ]  # rows of passes in which every row has the bits it has in the bucket, which is the first
     low: float  # least and greatest logit seen
     high: float
     alone: float  # largest change of a logit when its row runs alone
@@ -51,6 +54,9 @@ def probe(model: Model) -> Report:
     black, white and noise; deterministic; rows independent, in logits and gradient, bit for bit within a pass
     of `spec.bucket` rows, in other slots, beside black, white and not-a-number; alone nearly as in company;
     the gradient right, by finite differences. Raises ModelRefused: what was wanted, what was got.
+
+    Then it looks in which larger passes, by doubling, rows have those very bits too: which kernels a library
+    takes for a size is the machine's affair.
     """
     return _Probe(model).run()
 
@@ -71,6 +77,7 @@ class _Probe:
         self.deterministic(first)
         self.independent(first)
         alone = self.alone(first)
+        sizes = self.sizes(first)
         gradient, step = self.differentiable(first)
         self.frozen()
         changed = [k for k, v in self.model.net.state_dict().items() if not torch.equal(v, state[k])]
@@ -81,6 +88,7 @@ class _Probe:
         return Report(
             name=self.spec.name,
             rows=self.rows,
+            sizes=sizes,
             low=min(low, first.logits.min().item()),
             high=max(high, first.logits.max().item()),
             alone=alone,
@@ -182,6 +190,20 @@ class _Probe:
                     "the same bits in any slot and company",
                     f"a difference of {_difference(a, b):.3g}",
                 )
+
+    def sizes(self, first: Pass) -> tuple[int, ...]:
+        """Fill larger passes with the bucket's rows, every other time in mirrored order; keep those that agree."""
+        found, size = [self.spec.bucket], 2 * self.spec.bucket
+        while self.spec.bucket > 1 and size <= self.spec.max_batch:  # a bucket of one row was compared in two
+            order = torch.arange(size) % self.rows
+            order = torch.where(torch.arange(size) // self.rows % 2 == 0, order, self.rows - 1 - order)
+            many = self.evaluate(first.x[order])
+            if torch.equal(many.logits, first.logits[order]) and torch.equal(
+                many.gradient, first.gradient[order]
+            ):
+                found.append(size)
+            size *= 2
+        return tuple(found)
 
     @torch.inference_mode()
     def alone(self, first: Pass) -> float:

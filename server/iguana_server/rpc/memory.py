@@ -33,7 +33,7 @@ class Memory:
                 text = f"images: want at most {self._limit} bytes in hand, got {self._used} + {size}"
                 raise Overloaded(text, retry_after_s=_RETRY_AFTER_S)
             self._used += size
-        images = torch.empty((n, *shape)).to(memory_format=layout)
+        images = torch.empty((n, *shape), memory_format=layout)
         weakref.finalize(images, self._free, size)
         return images
 

@@ -28,8 +28,9 @@ class _DeterminismEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Determini
     DETERMINISM_UNSPECIFIED: _Determinism.ValueType  # 0
     """DETERMINISM_UNSPECIFIED means DETERMINISM_STRICT."""
     DETERMINISM_STRICT: _Determinism.ValueType  # 1
-    """DETERMINISM_STRICT pads every pass to one size (Manifest.bucket): the same request
-    gives the same bytes, alone or in any company, on the same server build and device.
+    """DETERMINISM_STRICT pads every pass to a size (Manifest.bucket, or a multiple of it)
+    of those in which a row has the same bits: the same request gives the same bytes,
+    alone or in any company, on the same server build and device.
     """
     DETERMINISM_FAST: _Determinism.ValueType  # 2
     """DETERMINISM_FAST lets the size of a pass float: no padding is computed; logits may
@@ -42,8 +43,9 @@ class Determinism(_Determinism, metaclass=_DeterminismEnumTypeWrapper):
 DETERMINISM_UNSPECIFIED: Determinism.ValueType  # 0
 """DETERMINISM_UNSPECIFIED means DETERMINISM_STRICT."""
 DETERMINISM_STRICT: Determinism.ValueType  # 1
-"""DETERMINISM_STRICT pads every pass to one size (Manifest.bucket): the same request
-gives the same bytes, alone or in any company, on the same server build and device.
+"""DETERMINISM_STRICT pads every pass to a size (Manifest.bucket, or a multiple of it)
+of those in which a row has the same bits: the same request gives the same bytes,
+alone or in any company, on the same server build and device.
 """
 DETERMINISM_FAST: Determinism.ValueType  # 2
 """DETERMINISM_FAST lets the size of a pass float: no padding is computed; logits may
@@ -90,7 +92,9 @@ class Manifest(_message.Message):
     determinism: Global___Determinism.ValueType
     """determinism as used."""
     bucket: _builtins.int
-    """bucket is the rows of a pass under DETERMINISM_STRICT; 0 under DETERMINISM_FAST."""
+    """bucket is the rows of the smallest pass under DETERMINISM_STRICT; 0 under
+    DETERMINISM_FAST.
+    """
     device: _builtins.str
     """device the model ran on, such as "cpu" or "cuda:0"."""
     @_builtins.property

@@ -94,7 +94,7 @@ class Model(_message.Message):
     device: _builtins.str
     """device it runs on."""
     bucket: _builtins.int
-    """bucket is the rows of a pass under DETERMINISM_STRICT."""
+    """bucket is the rows of the smallest pass under DETERMINISM_STRICT."""
     max_batch: _builtins.int
     """max_batch is the most rows of one pass."""
     @_builtins.property

@@ -1,0 +1,99 @@
+"""The model and the engine without a wire, in a process of its own, with the settings of the server's.
+
+    python -m benchmarks.inprocess MODEL
+
+It prints a line when it is ready. Then lines of JSON on standard input ask, and each is answered by one:
+
+    {"batch": 8, "size": 4, "calls": 5}       Classify: raw uint8 pixels to the five likeliest classes, in passes
+                                              of so many rows, the last padded
+    {"attack": "FILE", "calls": 1}            Attack: FILE holds an AttackRequest; the engine's part of it alone
+
+The answer is {"ms": [the time of each call], "s": the time of them all, "cpu_s": what this process worked}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks.load import read
+from iguana_server import process
+
+
+async def answer(name: str) -> None:
+    """Answer lines until there are no more."""
+    import numpy as np  # noqa: PLC0415 (torch must come after prepare())
+    import torch  # noqa: PLC0415
+
+    from iguana.v1 import attack_pb2  # noqa: PLC0415
+    from iguana_server import app, ops  # noqa: PLC0415
+    from iguana_server.config import Config  # noqa: PLC0415
+    from iguana_server.engine.loop import Engine  # noqa: PLC0415
+    from iguana_server.models import catalog  # noqa: PLC0415
+    from iguana_server.rpc.codec import Codec  # noqa: PLC0415
+    from iguana_server.rpc.origin import Origin  # noqa: PLC0415
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = catalog.available()[name](torch.device("cpu"))
+    channels, height, width = model.spec.shape
+    one, zero = torch.ones(channels), torch.zeros(channels)
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8).tobytes()
+
+    def classify(batch: int, size: int) -> list[list[int]]:
+        pixels = torch.from_numpy(np.stack([np.frombuffer(picture, np.uint8)] * batch))
+        x = ops.pixels_to_float(pixels.view(batch, height, width, channels), one, zero, channels_last=True)
+        best: list[list[int]] = []
+        for rows in x.split(size):
+            short = size - len(rows)
+            padded = torch.cat([rows, rows.new_zeros((short, *rows.shape[1:]))]) if short else rows
+            with torch.inference_mode():
+                best += model(padded)[: len(rows)].softmax(1).topk(5).indices.tolist()
+        return best
+
+    with Engine({name: model}) as engine, ThreadPoolExecutor(2) as decoders:
+        codec = Codec(engine.models, app.limits(Config()), decoders=decoders)
+
+        async def attack(file: str) -> Callable[[], Awaitable[object]]:
+            torch.set_num_threads(1)  # as the server does beside its engine; see iguana_server/process.py
+            request = attack_pb2.AttackRequest.FromString(read(file))
+            origin = Origin("iguana.v1.AttackService/Attack", "", time.monotonic() + 600, None)
+            job = (await codec.to_attack(request, origin)).job
+            return lambda: engine.run(job)
+
+        print(flush=True)
+        loop = asyncio.get_running_loop()
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            order: dict[str, Any] = json.loads(line)
+            times: list[float] = []
+            worked = time.process_time()
+            for _ in range(order["calls"]):
+                run = await attack(order["attack"]) if "attack" in order else None
+                began = time.perf_counter()
+                if run:
+                    await run()
+                else:
+                    classify(order["batch"], order["size"])
+                times.append(1e3 * (time.perf_counter() - began))
+            said = {"ms": times, "s": sum(times) / 1e3, "cpu_s": time.process_time() - worked}
+            print(json.dumps(said), flush=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    process.prepare()
+    asyncio.run(answer(parser.parse_args().model))
+
+
+if __name__ == "__main__":
+    main()

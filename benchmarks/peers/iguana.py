@@ -1,0 +1,54 @@
+"""Iguana in this process: the engine called directly. Its settings are the process's (see worker.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from benchmarks.peers import task as tasks
+from benchmarks.peers.task import Task
+from benchmarks.peers.victim import Victim
+from iguana_server.attacks import catalog as attacks
+from iguana_server.attacks.base import FIRST_SUCCESS, NEVER
+from iguana_server.engine import AttackJob, Engine, Forged, Plan
+from iguana_server.models import catalog as models
+
+ATTACKS = tasks.ATTACKS
+
+
+@contextmanager
+def contender(victim: Victim) -> Iterator[Callable[[Task], Tensor]]:
+    """Attack by one job a task, float pixels out, the last iterate unless rows leave early."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # the server's default
+    model = models.load(victim.name, victim.device)
+    images, labels = victim.images.cpu(), victim.labels.cpu()
+
+    async def forge(engine: Engine, task: Task) -> Tensor:
+        attack = attacks.ATTACKS[task.attack]
+        values: dict[str, float] = {
+            "epsilon": task.epsilon,
+            "alpha": task.alpha,
+            "stop": FIRST_SUCCESS if task.early else NEVER,
+            "keep_last": not task.early,
+        }
+        if task.attack != "fgsm":
+            values["steps"] = task.steps
+        columns = {
+            name: torch.full((len(images),), value, dtype=column.dtype)
+            for name, value in values.items()
+            if (column := attack.columns().get(name)) is not None
+        }
+        plan = Plan(attack=attack, columns={**columns, "label": labels}, on_grid=False)
+        job = AttackJob(
+            images, plan, method="benchmark", model=victim.name, caller="benchmark", strict=task.strict
+        )
+        answers = await engine.run(job)
+        return torch.stack([answer.image for answer in answers if isinstance(answer, Forged)])
+
+    with Engine({victim.name: model}) as engine, asyncio.Runner() as runner:
+        yield lambda task: runner.run(forge(engine, task))
