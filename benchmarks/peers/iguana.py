@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from benchmarks.passing import passing
 from benchmarks.peers import task as tasks
 from benchmarks.peers.task import Task
 from benchmarks.peers.victim import Victim
@@ -25,7 +26,7 @@ ATTACKS = tasks.ATTACKS
 def contender(victim: Victim) -> Iterator[Callable[[Task], Tensor]]:
     """Attack by one job a task, float pixels out, the last iterate unless rows leave early."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the server's default
-    model = models.load(victim.name, victim.device)
+    model = passing(lambda: models.load(victim.name, victim.device))
     images, labels = victim.images.cpu(), victim.labels.cpu()
 
     async def forge(engine: Engine, task: Task) -> Tensor:
@@ -51,4 +52,5 @@ def contender(victim: Victim) -> Iterator[Callable[[Task], Tensor]]:
         return torch.stack([answer.image for answer in answers if isinstance(answer, Forged)])
 
     with Engine({victim.name: model}) as engine, asyncio.Runner() as runner:
+        torch.set_num_threads(1)  # of this thread, as in the server: the team is the engine's
         yield lambda task: runner.run(forge(engine, task))

@@ -27,10 +27,11 @@ def main() -> None:
     import numpy as np  # noqa: PLC0415 - process.prepare() must precede torch
     import torch  # noqa: PLC0415
 
+    from benchmarks.passing import passing  # noqa: PLC0415
     from benchmarks.peers import victim as victims  # noqa: PLC0415
     from benchmarks.peers.task import Task  # noqa: PLC0415
 
-    victim = victims.load(victim_name, torch.device(device))
+    victim = passing(lambda: victims.load(victim_name, torch.device(device)))
     module = importlib.import_module(f"benchmarks.peers.{name}")
 
     def reply(**values: object) -> None:
