@@ -27,8 +27,9 @@ normals a logarithm, a root, a sine and a cosine a pair; its limit says how far 
 from its best. Memory that an op returns is kept by the process and used again: without that the system's
 zeroing of fresh pages is most of what is timed, on every side.
 
-On CUDA a run is many launches and one synchronisation, and "of copy" is the op's bytes a second (those of the
-limit's passes) over those of a large copy_ on the same device.
+A run is several calls, so that a side finds the caches as it left them itself, and all sides work on the same
+memory; on CUDA it is many calls and one synchronisation. "of copy" is the op's bytes a second (those of the
+limit's passes) over those of a large copy_ on the same device; an op whose images fit in a cache exceeds 1.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ SHAPES = {
     "cpu": ((16, 3, 224, 224), (256, 1, 28, 28)),
     "cuda": ((256, 3, 224, 224), (16, 3, 224, 224)),  # the first is far larger than a GPU's cache
 }
-LAUNCHES = {"cpu": 1, "cuda": 20}  # a run
+CALLS = {"cpu": 5, "cuda": 20}  # a run
 COPY_BYTES = 2**28
 LARGE_BYTES = 2**16  # an image from here on is walked alone
 
@@ -111,7 +112,7 @@ def forge_passes(x: Tensor, m: Tensor, v: Tensor, x_ref: Tensor, g: Tensor) -> N
 def cases(shape: tuple[int, ...], device: str) -> list[Case]:
     """Every op on images [n, C, H, W]; parameters as columns for the op, broadcast for eager torch."""
     n, channels, *side = shape
-    x, old, x0, d, m, v, a, b, c, e = (torch.rand(shape, device=device) for _ in range(10))  # a to e: limits'
+    x, old, x0, d, m, v = (torch.rand(shape, device=device) for _ in range(6))
     d -= 0.5
     epsilon, alpha, one = (torch.full((n,), value, device=device) for value in (8 / 255, 2 / 255, 1.0))
     radius, adam, t = one * 3, one > 0, torch.full((n,), 7, device=device)
@@ -141,7 +142,7 @@ def cases(shape: tuple[int, ...], device: str) -> list[Case]:
         return x.sub_(alpha4 * (m / (1 - 0.9**7)) / ((v / (1 - 0.999**7)).sqrt() + 1e-8)).clamp_(0, 1)
 
     def byte_passes() -> None:
-        a.sum()
+        x.sum()
         torch.zeros_like(u8)
 
     return [
@@ -149,45 +150,45 @@ def cases(shape: tuple[int, ...], device: str) -> list[Case]:
             "linf_step_",
             lambda: ops.linf_step_(x, x0, d, epsilon, alpha),
             linf,
-            lambda: a.addcmul_(b, c),
+            lambda: x.addcmul_(x0, d),
             4 * image,
         ),
         Case(
             "l2_step_",
             lambda: ops.l2_step_(x, x0, d, radius, alpha),
             l2,
-            passes((a, b, c), l2_passes),
+            passes((x, x0, d), l2_passes),
             8 * image,
         ),
         Case(
             "momentum_",
             lambda: ops.momentum_(m, d, one),
             momentum,
-            passes((a, b), momentum_passes),
+            passes((m, d), momentum_passes),
             4 * image,
         ),
         Case(
             "apgd_step_",
             lambda: ops.apgd_step_(x, old, x0, d, epsilon, alpha, alpha),
             lambda: reference.apgd_step_(x, old, x0, d, epsilon, alpha, alpha),
-            passes((a, e, b, c), apgd_passes),
+            passes((x, old, x0, d), apgd_passes),
             6 * image,
         ),
         Case(
             "forge_step_ (Adam)",
             lambda: ops.forge_step_(x, m, v, x0, d, t, alpha, epsilon, adam),
             optimise,
-            passes((a, e, old, b, c), forge_passes),
+            passes((x, m, v, x0, d), forge_passes),
             8 * image,
         ),
         Case(
             "grid_",
             lambda: ops.grid_(x, x0, epsilon),
             lambda: reference.grid_(x, x0, epsilon),
-            lambda: a.add_(b),
+            lambda: x.add_(x0),
             3 * image,
         ),
-        Case("keep_", lambda: ops.keep_(old, x, adam), lambda: old.copy_(x), lambda: a.copy_(b), 2 * image),
+        Case("keep_", lambda: ops.keep_(old, x, adam), lambda: old.copy_(x), lambda: old.copy_(x), 2 * image),
         Case(
             "pixels_to_float NCHW",
             lambda: ops.pixels_to_float(u8, scale, bias, channels_last=False),
@@ -239,14 +240,13 @@ def compiled(case: Case) -> Run | None:
 
 
 def repeated(run: Run, device: str) -> Run:
-    """Return a run that ends when the device has done it LAUNCHES times."""
-    if device == "cpu":
-        return run
+    """Return a run of CALLS calls that ends when the device has done them."""
 
     def whole() -> None:
-        for _ in range(LAUNCHES[device]):
+        for _ in range(CALLS[device]):
             run()
-        torch.cuda.synchronize()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return whole
 
@@ -254,7 +254,7 @@ def repeated(run: Run, device: str) -> Run:
 def seconds(sides: dict[str, Run], device: str, rounds: int) -> dict[str, float]:
     """Return the median seconds of one call of each side."""
     times = alternate({name: repeated(run, device) for name, run in sides.items()}, rounds, warm_up=3)
-    return {name: statistics.median(values) / LAUNCHES[device] for name, values in times.items()}
+    return {name: statistics.median(values) / CALLS[device] for name, values in times.items()}
 
 
 def copy_rate(device: str, rounds: int) -> float:
