@@ -2,7 +2,7 @@
 
     python -m benchmarks.bare MODEL [--prepared] [--lanes 1]
 
-Raw uint8 pixels [H, W, C] in, raw float32 logits out, /bare/Classify; grpc.health.v1. No batching, no limits,
+Raw uint8 pixels [H, W, C] in, raw float32 logits out, /bare.Bare/Classify; grpc.health.v1. No batching, no limits,
 no deadlines, no metrics. It prints its port when it serves. `--prepared` gives it Iguana's settings of the
 allocator and of OpenMP; more lanes share the cores among as many calls at once.
 """
@@ -14,7 +14,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-METHOD = "/bare/Classify"
+METHOD = "/bare.Bare/Classify"
 
 
 async def serve(name: str, lanes: int) -> None:
