@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ BITS = {
 }
 FLOATS = (0.0, -0.0, 1.0, 8 / 255, 0.5, 5.0, 1000.0, 1e6, 3.4e38, -3.4e38, 1e-45, -1e-9)
 NOT_NUMBERS = (float("nan"), float("inf"), float("-inf"))
+ANY_FLOAT = st.binary(min_size=4, max_size=4).map(lambda bits: struct.unpack("<f", bits)[0])
 TEXTS = (
     *(
         "",
@@ -150,7 +152,7 @@ def _value(field: Any) -> st.SearchStrategy[Any]:
     """Values of a field that is no message."""
     kind = field.cpp_type
     if kind in (Field.CPPTYPE_FLOAT, Field.CPPTYPE_DOUBLE):
-        return st.one_of(st.sampled_from(FLOATS), st.sampled_from(NOT_NUMBERS), st.floats(width=32))
+        return st.one_of(st.sampled_from(FLOATS), st.sampled_from(NOT_NUMBERS), ANY_FLOAT)
     if kind == Field.CPPTYPE_BOOL:
         return st.booleans()
     if kind == Field.CPPTYPE_STRING:
