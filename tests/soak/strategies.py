@@ -73,11 +73,17 @@ METADATA = st.one_of(
 )
 
 
-@st.composite
-def requests(draw: Draw, rpc: Rpc) -> tuple[list[bytes], Metadata]:
+def requests(rpc: Rpc) -> st.SearchStrategy[tuple[list[bytes], Metadata]]:
     """The messages of a call, and its metadata."""
-    n = draw(st.integers(1, 3)) if rpc.client_streams else 1
-    return [_request(draw, rpc).SerializeToString() + _unknown(draw) for _ in range(n)], draw(METADATA)
+
+    @st.composite
+    def made(
+        draw: Draw,
+    ) -> tuple[list[bytes], Metadata]:  # no argument: it would be shown with all its messages
+        n = draw(st.integers(1, 3)) if rpc.client_streams else 1
+        return [_request(draw, rpc).SerializeToString() + _unknown(draw) for _ in range(n)], draw(METADATA)
+
+    return made()
 
 
 def _request(draw: Draw, rpc: Rpc) -> Message:
