@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,14 @@ SIDE = 28
 CLASSES = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rpc:
     """One method: its path, its shape, its messages and good requests."""
 
     path: str
     request: type[Message]
     response: type[Message]
-    good: Sequence[Message] = field(repr=False)
+    good: Sequence[Message]
     client_streams: bool = False
     server_streams: bool = False
     endless: bool = False  # the caller reads one answer and leaves
@@ -38,7 +38,7 @@ class Rpc:
         """The method without its service."""
         return self.path.rpartition("/")[2]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ BITS = {
 }
 FLOATS = (0.0, -0.0, 1.0, 8 / 255, 0.5, 5.0, 1000.0, 1e6, 3.4e38, -3.4e38, 1e-45, -1e-9)
 NOT_NUMBERS = (float("nan"), float("inf"), float("-inf"))
+ANY_FLOAT = st.binary(min_size=4, max_size=4).map(lambda bits: struct.unpack("<f", bits)[0])
 TEXTS = (
     *(
         "",
@@ -71,11 +73,17 @@ METADATA = st.one_of(
 )
 
 
-@st.composite
-def requests(draw: Draw, rpc: Rpc) -> tuple[list[bytes], Metadata]:
+def requests(rpc: Rpc) -> st.SearchStrategy[tuple[list[bytes], Metadata]]:
     """The messages of a call, and its metadata."""
-    n = draw(st.integers(1, 3)) if rpc.client_streams else 1
-    return [_request(draw, rpc).SerializeToString() + _unknown(draw) for _ in range(n)], draw(METADATA)
+
+    @st.composite
+    def made(
+        draw: Draw,
+    ) -> tuple[list[bytes], Metadata]:  # no argument: it would be shown with all its messages
+        n = draw(st.integers(1, 3)) if rpc.client_streams else 1
+        return [_request(draw, rpc).SerializeToString() + _unknown(draw) for _ in range(n)], draw(METADATA)
+
+    return made()
 
 
 def _request(draw: Draw, rpc: Rpc) -> Message:
@@ -150,7 +158,7 @@ def _value(field: Any) -> st.SearchStrategy[Any]:
     """Values of a field that is no message."""
     kind = field.cpp_type
     if kind in (Field.CPPTYPE_FLOAT, Field.CPPTYPE_DOUBLE):
-        return st.one_of(st.sampled_from(FLOATS), st.sampled_from(NOT_NUMBERS), st.floats(width=32))
+        return st.one_of(st.sampled_from(FLOATS), st.sampled_from(NOT_NUMBERS), ANY_FLOAT)
     if kind == Field.CPPTYPE_BOOL:
         return st.booleans()
     if kind == Field.CPPTYPE_STRING:

@@ -64,7 +64,7 @@ def _long(rows: int) -> attack_pb2.AttackRequest:
     return request
 
 
-def _begun(service: Service, kind: str) -> Any:
+async def _begun(service: Service, kind: str) -> Any:
     """A call of this kind."""
     request = _long(2)
     if kind == "Attack":
@@ -72,26 +72,12 @@ def _begun(service: Service, kind: str) -> Any:
     if kind == "WatchAttack":
         return service.attack.WatchAttack(attack_pb2.WatchAttackRequest(request=request))
     if kind == "StreamAttack":
-        return service.attack.StreamAttack(
-            _then_wait(attack_pb2.StreamAttackRequest(id="a", request=request))
-        )
-    return service.classify.StreamClassify(_then_wait(classify_pb2.StreamClassifyRequest(id="a")))
-
-
-class _then_wait:  # noqa: N801 - reads as what it does
-    """Sends a message and leaves the stream open. No generator: the call would close it while it runs."""
-
-    def __init__(self, message: Any) -> None:
-        self._messages = iter([message])
-
-    def __aiter__(self) -> _then_wait:
-        return self
-
-    async def __anext__(self) -> Any:
-        for message in self._messages:
-            return message
-        await asyncio.sleep(3600)
-        raise StopAsyncIteration
+        call: Any = service.attack.StreamAttack()
+        await call.write(attack_pb2.StreamAttackRequest(id="a", request=request))
+    else:
+        call = service.classify.StreamClassify()
+        await call.write(classify_pb2.StreamClassifyRequest(id="a"))
+    return call
 
 
 @pytest.mark.parametrize("rows", [LOAD, FULL], ids=["running", "queued"])
@@ -102,7 +88,7 @@ async def test_a_handler_hears_at_once_that_its_caller_has_left(
     lags = []
     async with _busy(rows) as service:
         for _ in range(SCALE.cancels):
-            call = _begun(service, kind)
+            call = await _begun(service, kind)
             await asyncio.sleep(0.1)  # it runs, or it waits
             assert not call.done()
             n = len(heard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -63,6 +64,7 @@ class Run:
     sent: Counter[str] = field(default_factory=Counter)  # by method
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)  # by method and code
     items: Counter[str] = field(default_factory=Counter)  # of pipelines, by code
+    refused: Counter[str] = field(default_factory=Counter)  # by why
     faults: list[str] = field(default_factory=list)
     sightings: list[Sighting] = field(default_factory=list)
     overshoot_s: list[float] = field(default_factory=list)  # of deadlines
@@ -101,6 +103,9 @@ class Caller:
         if code == "RESOURCE_EXHAUSTED":
             keys = [key for key, _ in await call.trailing_metadata()]
             self._run.expect(" ".join(keys), "grpc-status-details-bin")
+            self._run.refused[
+                re.sub(r"[0-9.]+( \+ [0-9]+)?( s)?", "N", (await call.details()).partition(":")[2])
+            ] += 1
         return code
 
     async def _unary(self, make: Callable[..., Any], request: Any, method: str) -> Any:
@@ -296,6 +301,7 @@ async def test_everybody_gets_his_own_answer_and_every_call_is_counted(
     figures.note("tagged: calls, seconds", f"{run.sent.total()}, {seconds:.0f} s")
     figures.note("tagged: as the callers saw them", dict(codes.most_common()))
     figures.note("tagged: items of pipelines", dict(run.items.most_common()))
+    figures.note("tagged: refused", dict(run.refused))
     figures.note("tagged: pictures recognised", len(run.sightings))
     figures.note("tagged: mix-ups", len(run.faults) + len(wrong), "0")
     figures.note("tagged: largest error, nearest two pictures (logits)", f"{error:.1e}, {nearest:.1e}")
