@@ -1,9 +1,12 @@
-# make demo | test | soak | serve | bench | lint | clean        (make help)
+# make demo | test | soak | serve | bench | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
 ifeq ($(filter cpu cuda,$(TORCH)),)
 $(error TORCH: want cpu or cuda, got $(TORCH))
+endif
+ifeq ($(filter gpu,$(MAKECMDGOALS))$(TORCH),gpucpu)
+$(error gpu: want TORCH=cuda, got $(TORCH))
 endif
 PYTHON ?= python3
 PY    := $(VENV)/bin/python
@@ -41,6 +44,15 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; each alone: python -m benchmarks.NAME --help
 	for name in kernels attacks serving batching; do $(PY) -m benchmarks.$$name || exit 1; done
 
+# Whatever fails, the rest is run as well: a GPU is seldom at hand.
+gpu: $(VENV)/.tested ## the CUDA half, its tests and benchmarks; needs a GPU and nvcc: make gpu TORCH=cuda (8 minutes at most)
+	@began=$$(date +%s); failed=; \
+	IGUANA_CUDA=1 $(PY) build.py extension || exit 1; \
+	IGUANA_REQUIRE=cuda $(PY) -m pytest tests/ops/test_cuda.py tests/engine/test_cuda.py || failed="$$failed tests"; \
+	$(PY) -m benchmarks.kernels --device cuda || failed="$$failed kernels"; \
+	$(PY) -m benchmarks.gpu --device cuda || failed="$$failed gpu"; \
+	echo "make gpu: $$(($$(date +%s) - began)) s$${failed:+; FAILED:$$failed}"; test -z "$$failed"
+
 clean: ## remove what was made, the environment too
 	rm -rf $(VENV) build out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -75,4 +87,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo serve test soak lint bench clean
+.PHONY: help demo serve test soak lint bench gpu clean

@@ -6,9 +6,12 @@ from torch import nn
 from iguana_server.models.base import Model, Spec
 
 SHAPE, CLASSES = (3, 12, 12), 12
+CPU = torch.device("cpu")
 
 
-def toy(*, bucket: int = 8, max_batch: int = 32, name: str = "toy", seed: int = 0) -> Model:
+def toy(
+    *, bucket: int = 8, max_batch: int = 32, name: str = "toy", seed: int = 0, device: torch.device = CPU
+) -> Model:
     """A small random convolutional classifier with a hilly loss."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -35,7 +38,7 @@ def toy(*, bucket: int = 8, max_batch: int = 32, name: str = "toy", seed: int = 
         licence="none",
         source="this file",
     )
-    return Model(spec, net, sha256="0" * 64, device=torch.device("cpu"))
+    return Model(spec, net, sha256="0" * 64, device=device)
 
 
 def pictures(n: int, seed: int = 0) -> torch.Tensor:

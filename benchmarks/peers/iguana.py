@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,18 +18,26 @@ from iguana_server.attacks import catalog as attacks
 from iguana_server.attacks.base import FIRST_SUCCESS, NEVER
 from iguana_server.engine import AttackJob, Engine, Forged, Plan
 from iguana_server.models import catalog as models
+from iguana_server.models.base import Model
 
 ATTACKS = tasks.ATTACKS
 
 
 @contextmanager
 def contender(victim: Victim) -> Iterator[Callable[[Task], Tensor]]:
-    """Attack by one job a task, float pixels out, the last iterate unless rows leave early."""
+    """Attack the catalog's model of the victim's name; see attacking."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the server's default
     model = passing(lambda: models.load(victim.name, victim.device))
+    with attacking(victim, model) as run:
+        yield lambda task: stacked(run(task))
+
+
+@contextmanager
+def attacking(victim: Victim, model: Model) -> Iterator[Callable[[Task], list[Forged]]]:
+    """Attack by one job a task, float pixels out, the last iterate unless rows leave early."""
     images, labels = victim.images.cpu(), victim.labels.cpu()
 
-    async def forge(engine: Engine, task: Task) -> Tensor:
+    async def forge(engine: Engine, task: Task) -> list[Forged]:
         attack = attacks.ATTACKS[task.attack]
         values: dict[str, float] = {
             "epsilon": task.epsilon,
@@ -48,9 +56,14 @@ def contender(victim: Victim) -> Iterator[Callable[[Task], Tensor]]:
         job = AttackJob(
             images, plan, method="benchmark", model=victim.name, caller="benchmark", strict=task.strict
         )
-        answers = await engine.run(job)
-        return torch.stack([answer.image for answer in answers if isinstance(answer, Forged)])
+        return [answer for answer in await engine.run(job) if isinstance(answer, Forged)]
 
     with Engine({victim.name: model}) as engine, asyncio.Runner() as runner:
         torch.set_num_threads(1)  # of this thread, as in the server: the team is the engine's
-        yield lambda task: runner.run(forge(engine, task))
+        # Not Runner.run: before Python 3.13 it writes its result out as text.
+        yield lambda task: runner.get_loop().run_until_complete(forge(engine, task))
+
+
+def stacked(answers: Sequence[Forged]) -> Tensor:
+    """[n, C, H, W] the images of the answers."""
+    return torch.stack([answer.image for answer in answers])

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from iguana_server import ops
+from tests.cuda import needs_cuda
 
 from .calls import MOVES, Move, clones, same
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = needs_cuda
 
 SHAPES = [(3, 3, 32, 32), (2, 3, 75, 81), (1, 1, 1, 1), (0, 3, 8, 8), (2, 3, 0, 8), (70000, 1, 1, 2)]
 
