@@ -46,7 +46,8 @@ async def test_an_attack_equals_the_table_run_by_hand(kind: str, engine: Engine)
     """One request of a bucket's size, so that even the passes are the same."""
     n = engine.models["toy"].spec.bucket
     answers = _forged(await engine.run(_job(kind, n, on_grid=True)))
-    images, values = pictures(n, seed=n).to(DEVICE), {"epsilon": 8 / 255, "steps": KINDS[kind], "stop": NEVER}
+    images = pictures(n, seed=n).to(DEVICE)
+    values: dict[str, Any] = {"epsilon": 8 / 255, "steps": KINDS[kind], "stop": NEVER}
     table = ATTACKS[kind].new(images, classes=CLASSES, on_grid=True, sample=torch.arange(n), **values)
     climb(table, engine.models["toy"])
     assert torch.equal(torch.stack([a.image for a in answers]), table.best.cpu())
