@@ -1,4 +1,4 @@
-# make demo | test | serve | bench | gpu | lint | clean        (make help)
+# make demo | test | soak | serve | bench | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
@@ -27,6 +27,10 @@ test: lint ## everything that must hold: lint, types, protos, C++ and CUDA gates
 	$(PY) build.py extension
 	$(PY) -m pytest $(PYTEST)
 
+soak: $(VENV)/.tested ## load, hostile input and cancel storms at full counts; SOAK=SEED repeats a run
+	$(PY) build.py extension
+	SOAK=$${SOAK:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} $(PY) -m pytest -s -q --durations=0 tests/soak
+
 lint: $(VENV)/.tested ## formatting, lint, types, protos
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -37,8 +41,8 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 	else echo "buf breaking: SKIPPED, no release tag v* among the $$(git tag | wc -l) tags seen here"; fi
 	$(PY) build.py stubs --check
 
-bench: $(VENV)/.tested ## the benchmarks, as tables
-	$(PY) benchmarks/kernels.py
+bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; each alone: python -m benchmarks.NAME --help
+	for name in kernels attacks serving batching; do $(PY) -m benchmarks.$$name || exit 1; done
 
 # Whatever fails, the rest is run as well: a GPU is seldom at hand.
 gpu: $(VENV)/.tested ## the CUDA half, its tests and benchmarks; needs a GPU and nvcc: make gpu TORCH=cuda (8 minutes at most)
@@ -79,4 +83,8 @@ $(VENV)/.tested: $(VENV)/.installed requirements/tests.txt requirements/oracles.
 	$(PIP) install -q --no-deps -r requirements/oracles.txt
 	@touch $@
 
-.PHONY: help demo serve test lint bench gpu clean
+$(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
+	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
+	@touch $@
+
+.PHONY: help demo serve test soak lint bench gpu clean

@@ -2,7 +2,7 @@
 
     python -m benchmarks.bare MODEL [--prepared] [--lanes 1]
 
-Raw uint8 pixels [H, W, C] in, raw float32 logits out, /bare/Classify; grpc.health.v1. No batching, no limits,
+Raw uint8 pixels [H, W, C] in, raw float32 logits out, /bare.Bare/Classify; grpc.health.v1. No batching, no limits,
 no deadlines, no metrics. It prints its port when it serves. `--prepared` gives it Iguana's settings of the
 allocator and of OpenMP; more lanes share the cores among as many calls at once.
 """
@@ -14,7 +14,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-METHOD = "/bare/Classify"
+METHOD = "/bare.Bare/Classify"
 
 
 async def serve(name: str, lanes: int) -> None:
@@ -42,7 +42,11 @@ async def serve(name: str, lanes: int) -> None:
     classify(bytes(channels * height * width))
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 8 << 20)])
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("bare", {"Classify": grpc.unary_unary_rpc_method_handler(answer)}),)
+        (
+            grpc.method_handlers_generic_handler(
+                "bare", {"Classify": grpc.unary_unary_rpc_method_handler(answer)}
+            ),
+        )
     )
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

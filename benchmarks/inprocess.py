@@ -4,7 +4,8 @@
 
 It prints a line when it is ready. Then lines of JSON on standard input ask, and each is answered by one:
 
-    {"batch": 8, "padded": 8, "calls": 5}     Classify: raw uint8 pixels to the five likeliest classes
+    {"batch": 8, "size": 4, "calls": 5}       Classify: raw uint8 pixels to the five likeliest classes, in passes
+                                              of so many rows, the last padded
     {"attack": "FILE", "calls": 1}            Attack: FILE holds an AttackRequest; the engine's part of it alone
 
 The answer is {"ms": [the time of each call], "s": the time of them all, "cpu_s": what this process worked}.
@@ -19,10 +20,20 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+from benchmarks.load import read
+from benchmarks.passing import passing
 from iguana_server import process
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Return how many milliseconds a call takes."""
+    began = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - began)
 
 
 async def answer(name: str) -> None:
@@ -39,25 +50,32 @@ async def answer(name: str) -> None:
     from iguana_server.rpc.origin import Origin  # noqa: PLC0415
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = catalog.available()[name](torch.device("cpu"))
+    model = passing(partial(catalog.load, name))
     channels, height, width = model.spec.shape
     one, zero = torch.ones(channels), torch.zeros(channels)
     picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8).tobytes()
 
-    def classify(batch: int, padded: int) -> list[list[int]]:
-        x = torch.zeros((padded, channels, height, width)).to(memory_format=torch.channels_last)
+    def classify(batch: int, size: int) -> list[list[int]]:
         pixels = torch.from_numpy(np.stack([np.frombuffer(picture, np.uint8)] * batch))
-        shaped = pixels.view(batch, height, width, channels)
-        x[:batch] = ops.pixels_to_float(shaped, one, zero, channels_last=True)
-        with torch.inference_mode():
-            best: list[list[int]] = model(x)[:batch].softmax(1).topk(5).indices.tolist()
+        x = ops.pixels_to_float(pixels.view(batch, height, width, channels), one, zero, channels_last=True)
+        best: list[list[int]] = []
+        for rows in torch.split(x, size):
+            short = size - len(rows)
+            padded = torch.cat([rows, rows.new_zeros((short, *rows.shape[1:]))]) if short else rows
+            with torch.inference_mode():
+                best += model(padded)[: len(rows)].softmax(1).topk(5).indices.tolist()
         return best
 
-    with Engine({name: model}) as engine, app.decoders(2) as decoders:
+    def classified(calls: int, batch: int, size: int) -> list[float]:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        return [timed(partial(classify, batch, size)) for _ in range(calls)]
+
+    with Engine({name: model}) as engine, ThreadPoolExecutor(2) as decoders:
         codec = Codec(engine.models, app.limits(Config()), decoders=decoders)
 
         async def attack(file: str) -> Callable[[], Awaitable[object]]:
-            request = attack_pb2.AttackRequest.FromString(Path(file).read_bytes())
+            torch.set_num_threads(1)  # as the server does beside its engine; see iguana_server/process.py
+            request = attack_pb2.AttackRequest.FromString(read(file))
             origin = Origin("iguana.v1.AttackService/Attack", "", time.monotonic() + 600, None)
             job = (await codec.to_attack(request, origin)).job
             return lambda: engine.run(job)
@@ -68,14 +86,14 @@ async def answer(name: str) -> None:
             order: dict[str, Any] = json.loads(line)
             times: list[float] = []
             worked = time.process_time()
-            for _ in range(order["calls"]):
-                run = await attack(order["attack"]) if "attack" in order else None
-                began = time.perf_counter()
-                if run:
+            if "attack" in order:
+                for _ in range(order["calls"]):
+                    run = await attack(order["attack"])
+                    began = time.perf_counter()
                     await run()
-                else:
-                    classify(order["batch"], order["padded"])
-                times.append(1e3 * (time.perf_counter() - began))
+                    times.append(1e3 * (time.perf_counter() - began))
+            else:
+                times = passing(partial(classified, order["calls"], order["batch"], order["size"]))
             said = {"ms": times, "s": sum(times) / 1e3, "cpu_s": time.process_time() - worked}
             print(json.dumps(said), flush=True)
 

@@ -29,20 +29,16 @@ def latency(points: Mapping[str, Sequence[Point]], patience_s: float, path: Path
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     times, good = figure.subplots(1, 2)
     for name, line in points.items():
-        loads, style = [point.load for point in line], {"color": COLOURS[name], "marker": MARKS[name]}
-        times.plot(loads, [point.p95 for point in line], label=f"{name}, p95", **style)
-        times.plot(loads, [point.p50 for point in line], label=f"{name}, p50", linestyle=":", **style)
-        good.plot(loads, [point.good for point in line], label=name, **style)
+        loads, colour, mark = [point.load for point in line], COLOURS[name], MARKS[name]
+        times.plot(loads, [point.p95 for point in line], color=colour, marker=mark)
+        times.plot(loads, [point.p50 for point in line], color=colour, marker=mark, linestyle=":")
+        good.plot(loads, [point.good for point in line], color=colour, marker=mark, label=name)
     longest = max(points.values(), key=len)
-    good.plot(
-        [point.load for point in longest],
-        [point.offered for point in longest],
-        color="grey",
-        linestyle="--",
-        label="offered",
-    )
-    times.set(yscale="log", ylabel="latency, ms", title="Latency")
+    offered = [point.offered for point in longest]
+    good.plot([point.load for point in longest], offered, color="grey", linestyle="--", label="offered")
+    times.set(yscale="log", ylabel="latency, ms", title="Latency: p95 solid, p50 dotted")
     good.set(ylabel="requests / s", title=f"Answered within {patience_s:g} s")
+    good.legend(fontsize="small")
     for axes in (times, good):
         axes.set_xlabel("load, in units of what one after another can bear")
         _finish(axes)
@@ -52,15 +48,19 @@ def latency(points: Mapping[str, Sequence[Point]], patience_s: float, path: Path
 def throughput(rates: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Requests a second by schedule and mode: a group of bars for each set of requests."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for axes, (title, group) in zip(figure.subplots(1, len(rates)), rates.items(), strict=True):
+    names = list(dict.fromkeys(name for group in rates.values() for name in group))
+    panels = zip(figure.subplots(1, len(rates), sharey=True), rates.items(), strict=True)
+    for axes, (title, group) in panels:
         for name, rate in group.items():
             schedule, mode = name.rsplit(" ", 1)
-            bar = axes.barh(name, rate, color=COLOURS[schedule], alpha=1 if mode == "FAST" else 0.5)
+            bar = axes.barh(
+                names.index(name), rate, color=COLOURS[schedule], alpha=1 if mode == "FAST" else 0.5
+            )
             axes.bar_label(bar, fmt="%.3g", padding=2)
-        axes.invert_yaxis()
         axes.margins(x=0.2)
-        axes.set(title=title, xlabel="requests / s")
-        axes.label_outer()
+        axes.set(title=title, xlabel="requests / s", yticks=range(len(names)), yticklabels=names)
+        _finish(axes)
+    axes.invert_yaxis()  # of all: they share it
     figure.savefig(path, dpi=100)
 
 
@@ -76,11 +76,11 @@ def waiting(waits: Mapping[str, Sequence[float]], path: Path) -> None:
         ylabel="share of the small requests",
         title="Small requests beside a long attack",
     )
+    axes.legend(fontsize="small")
     _finish(axes)
     figure.savefig(path, dpi=100)
 
 
 def _finish(axes: Axes) -> None:
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)

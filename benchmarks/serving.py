@@ -4,11 +4,11 @@
 
 Every contender is a process of its own that runs all the time: the engine and model in process (inprocess.py),
 Iguana as a user starts it, bare.py as it is and with Iguana's settings of the process, and the peers that lie
-in FOLDER (peers.py). In each round each contender answers the same closed loops (load.py): raw uint8 pixels in,
+in FOLDER (others.py). In each round each contender answers the same closed loops (load.py): raw uint8 pixels in,
 1, 8 and 32 calls at once. A ratio is of the same round, its figure the median of the rounds.
 
 In process, a call of batch 8 takes eight pictures through one pass; "strict" is Iguana's default, whose passes
-are padded to the bucket, so that the anchor at concurrency 1 is a padded pass. Memory is after the loops.
+have a bucket's rows or a doubled number of them, so that its anchor is such passes. Memory is after the loops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from benchmarks import bare, peers
+from benchmarks import bare, others
 from benchmarks.record import Record, add_output
 from iguana.request import attack_request, classify_request
 
@@ -48,14 +48,19 @@ class Case:
 
     shape: tuple[int, int, int]  # H, W, C
     bucket: int
+    largest: int  # rows of a pass
     calls: dict[int, int]  # of a loop, by concurrency
     attacked: int  # images of an attack
     probe_s: float  # of load under which health is asked
 
+    def strict(self, concurrency: int) -> int:
+        """Return the rows of a STRICT pass that meets so many calls (a power of two)."""
+        return max(self.bucket, min(self.largest, concurrency))
+
 
 CASES = {
-    "efficientnet-lite0": Case((224, 224, 3), 4, {1: 40, 8: 64, 32: 96}, 4, 6.0),
-    "fashion-mnist-cnn": Case((28, 28, 1), 32, {1: 300, 8: 1200, 32: 1920}, 128, 3.0),
+    "efficientnet-lite0": Case((224, 224, 3), 4, 8, {1: 40, 8: 64, 32: 96}, 4, 6.0),
+    "fashion-mnist-cnn": Case((28, 28, 1), 4, 128, {1: 300, 8: 800, 32: 1280}, 128, 3.0),
 }
 
 
@@ -72,7 +77,7 @@ class Child:
 
     def tell(self, **order: Any) -> None:
         """Give an order."""
-        assert self.process.stdin  # noqa: S101 - it is a pipe
+        assert self.process.stdin
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
 
@@ -83,7 +88,7 @@ class Child:
 
     def line(self) -> str:
         """Return the next line; raises RuntimeError at its end."""
-        assert self.process.stdout  # noqa: S101 - it is a pipe
+        assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.process.args!r}: want a line, got its end")
@@ -150,7 +155,7 @@ class Bench:
 
     def spawn(self, *command: str | Path, **variables: str) -> Child:
         """Start a process that ends with the comparison."""
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             list(map(str, command)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -203,7 +208,7 @@ class Bench:
         """Start a peer with the interpreter that it is installed for."""
         began = time.perf_counter()
         request = self.folder / f"{self.model}-{name}"
-        child = self.spawn(python, peers.__file__, name, self.model, request)
+        child = self.spawn(python, others.__file__, name, self.model, request)
         port, method = child.line().split()
         return self.serving(name, child, int(port), method, {"": request}, began)
 
@@ -214,9 +219,12 @@ class Bench:
         server = Server(name, child, port, method, requests, time.perf_counter() - began)
         with grpc.insecure_channel(server.target) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
-            while not name.startswith("peer") and time.perf_counter() < began + START_S:
+            while name not in others.NAMES and time.perf_counter() < began + START_S:
                 with contextlib.suppress(grpc.RpcError):
-                    if check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING:
+                    if (
+                        check(health_pb2.HealthCheckRequest()).status
+                        == health_pb2.HealthCheckResponse.SERVING
+                    ):
                         break
                 time.sleep(0.02)
         server.start_s = time.perf_counter() - began
@@ -264,7 +272,7 @@ def compare(bench: Bench, record: Record, rounds: int, folder: Path | None) -> N
     anchor = bench.in_process()
     servers = [bench.iguana(), bench.bare("bare"), bench.bare("bare prepared", "--prepared")]
     servers.append(bench.bare("bare 2 lanes", "--prepared", "--lanes", "2"))
-    for name, python in peers.found(folder):
+    for name, python in others.found(folder):
         servers.append(bench.peer(name, python))
     for server in servers:
         progress(f"{model}: {server.name} serves after {server.start_s:.1f} s")
@@ -274,22 +282,29 @@ def compare(bench: Bench, record: Record, rounds: int, folder: Path | None) -> N
     for turn in range(rounds):
         progress(f"{model}: round {turn + 1} of {rounds}")
         for concurrency, calls in case.calls.items():
-            for padded in dict.fromkeys((concurrency, -(-concurrency // case.bucket) * case.bucket)):
-                said = anchor.ask(batch=concurrency, padded=padded, calls=max(3, calls // concurrency))
-                inside.setdefault((concurrency, padded), []).append(said)
+            for size in dict.fromkeys((concurrency, case.strict(concurrency))):
+                said = anchor.ask(batch=concurrency, size=size, calls=max(3, calls // concurrency))
+                inside.setdefault((concurrency, size), []).append(said)
             for server in servers:
                 for mode in server.requests:
                     said = bench.loop(server, mode, concurrency, calls)
                     server.rounds.setdefault((mode, concurrency), []).append(said)
-    for (batch, padded), said in inside.items():
-        note_inside(record, model, batch, padded, said)
+    for (batch, size), told in inside.items():
+        note_inside(record, model, batch, size, told)
     for server in servers:
         for (mode, concurrency), loops in server.rounds.items():
-            padded = -(-concurrency // case.bucket) * case.bucket if mode == "strict" else concurrency
-            note_loops(record, model, server, mode, concurrency, loops, inside[concurrency, padded])
-    loaded = {server.name: memory_mb(server.child.process.pid) for server in servers}
+            size = case.strict(concurrency) if mode == "strict" else concurrency
+            note_loops(record, model, server, mode, concurrency, loops, inside[concurrency, size])
+    note_processes(record, model, servers)
+    note_health(record, bench, servers[:3], min(2, rounds))
+    attack(bench, record, servers[0], rounds)
+
+
+def note_processes(record: Record, model: str, servers: Sequence[Server]) -> None:
+    """Note start and memory of each server, against the bare one."""
+    bare_idle, bare_loaded = servers[1].idle[0], memory_mb(servers[1].child.process.pid)[0]
     for server in servers:
-        (rss, pss), (idle_rss, idle_pss) = loaded[server.name], server.idle
+        (rss, pss), (idle_rss, idle_pss) = memory_mb(server.child.process.pid), server.idle
         record.add(
             {"model": model, "server": server.name, "of": "process"},
             {
@@ -298,28 +313,31 @@ def compare(bench: Bench, record: Record, rounds: int, folder: Path | None) -> N
                 "idle PSS MB": idle_pss,
                 "RSS MB": rss,
                 "PSS MB": pss,
-                "idle RSS / bare": idle_rss / servers[1].idle[0],
-                "RSS / bare": rss / loaded["bare"][0],
+                "idle RSS / bare": idle_rss / bare_idle,
+                "RSS / bare": rss / bare_loaded,
             },
         )
-    for server in servers[:3]:
+
+
+def note_health(record: Record, bench: Bench, servers: Sequence[Server], rounds: int) -> None:
+    """Note how soon each server tells its health while it is saturated."""
+    for server in servers:
         for mode in server.requests:
-            progress(f"{model}: health of {server.name} {mode}")
-            ms = [value for _ in range(min(2, rounds)) for value in bench.health(server, mode)]
+            progress(f"{bench.model}: health of {server.name} {mode}")
+            ms = [value for _ in range(rounds) for value in bench.health(server, mode)]
             note = {"probes": float(len(ms)), "p50 ms": statistics.median(ms)}
             note |= {"p99 ms": percentile(ms, 0.99), "max ms": max(ms)}
-            record.add({"model": model, "server": f"{server.name} {mode}".strip(), "of": "health"}, note)
-    attack(bench, record, servers[0], rounds)
+            record.add(
+                {"model": bench.model, "server": f"{server.name} {mode}".strip(), "of": "health"}, note
+            )
 
 
-def note_inside(
-    record: Record, model: str, batch: int, padded: int, rounds: Sequence[dict[str, Any]]
-) -> None:
+def note_inside(record: Record, model: str, batch: int, size: int, rounds: Sequence[dict[str, Any]]) -> None:
     """Note the anchor at one batch."""
     times = [ms for said in rounds for ms in said["ms"]]
     calls = sum(len(said["ms"]) for said in rounds)
     record.add(
-        {"model": model, "server": "in process", "of": f"batch {batch} of {padded}"},
+        {"model": model, "server": "in process", "of": f"batch {batch} in passes of {size}"},
         {
             "p50 ms": statistics.median(times),
             "p99 ms": percentile(times, 0.99),
@@ -359,7 +377,9 @@ def note_loops(
         figures["req/s / at 1"] = statistics.median(
             len(a["ms"]) / a["s"] / (len(b["ms"]) / b["s"]) for a, b in zip(loops, alone, strict=True)
         )
-    record.add({"model": model, "server": f"{server.name} {mode}".strip(), "of": f"{concurrency} calls"}, figures)
+    record.add(
+        {"model": model, "server": f"{server.name} {mode}".strip(), "of": f"{concurrency} calls"}, figures
+    )
 
 
 def attack(bench: Bench, record: Record, iguana: Server, rounds: int) -> None:
@@ -375,7 +395,10 @@ def attack(bench: Bench, record: Record, iguana: Server, rounds: int) -> None:
     order = {"target": iguana.target, "method": ATTACK, "request": file, "concurrency": 1, "calls": 1}
     seconds: dict[str, list[float]] = {"in process": [], "iguana": []}
     for turn in range(1 + rounds):
-        for name, said in (("in process", engine.ask(attack=file, calls=1)), ("iguana", bench.client.ask(**order))):
+        for name, said in (
+            ("in process", engine.ask(attack=file, calls=1)),
+            ("iguana", bench.client.ask(**order)),
+        ):
             if turn:
                 seconds[name].append(said["s"])
     ratios = [a / b for a, b in zip(seconds["in process"], seconds["iguana"], strict=True)]
@@ -386,7 +409,8 @@ def attack(bench: Bench, record: Record, iguana: Server, rounds: int) -> None:
         record.add({"model": bench.model, "server": name, "of": f"PGD-40, {n} images"}, figures)
     rss, pss = memory_mb(iguana.child.process.pid)
     record.add(
-        {"model": bench.model, "server": "iguana", "of": "process after attacks"}, {"RSS MB": rss, "PSS MB": pss}
+        {"model": bench.model, "server": "iguana", "of": "process after attacks"},
+        {"RSS MB": rss, "PSS MB": pss},
     )
 
 

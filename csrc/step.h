@@ -240,12 +240,14 @@ struct GridStep {  // m = {x}, r = {x0}
   // An end beyond round_even's range leaves no k, however it is rounded. Between whole ends it does not matter
   // whether x is limited or rounded first. The 1e-3 forgives the rounding of x0 and epsilon themselves.
   IGUANA_HD void operator()(float* m, const float* r) const {
-    const float a = at_least(255.f * (r[0] - epsilon) - 1e-3f, 0.f), a_even = round_even(a);
-    const float b = at_most(255.f * (r[0] + epsilon) + 1e-3f, 255.f), b_even = round_even(b);
-    const float lo = a_even < a ? a_even + 1.f : a_even;  // ceil
-    const float hi = b_even > b ? b_even - 1.f : b_even;  // floor
+    const float a = 255.f * (r[0] - epsilon) - 1e-3f, a_even = round_even(a);
+    const float b = 255.f * (r[0] + epsilon) + 1e-3f, b_even = round_even(b);
+    const float lo = at_least(a_even + static_cast<float>(a_even < a), 0.f);    // ceil
+    const float hi = at_most(b_even - static_cast<float>(b_even > b), 255.f);  // floor
     const float k = between(255.f * m[0], lo, hi);
-    const float nearest = clamp(255.f * r[0], 0.f, 255.f);
+    float nearest = 255.f * r[0];  // not taken where x0 is NaN, so that plain min and max do
+    nearest = nearest > 0.f ? nearest : 0.f;
+    nearest = nearest < 255.f ? nearest : 255.f;
     m[0] = per_255(round_even(lo > hi ? nearest : k));
   }
 };

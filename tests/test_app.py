@@ -401,3 +401,37 @@ def test_process_that_cannot_serve_says_why_and_exits_1(manifest: Path) -> None:
     assert process.returncode == 1
     assert errors.startswith("ModelRefused: ")
     assert "tiny.safetensors" in errors
+
+
+COUNTING = """
+import torch
+from torch import nn
+
+class Counting(nn.Sequential):
+    seen = set()
+
+    def forward(self, x):
+        self.seen.add(torch.get_num_threads())
+        return super().forward(x)
+
+def net():
+    return Counting(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
+"""
+
+
+async def test_engine_alone_computes_with_many_threads(manifest: Path) -> None:
+    """A second team of OpenMP threads, even asleep, makes the first slow; see process.py."""
+    (manifest.parent / "tiny_net_of_the_tests.py").write_text(COUNTING)
+    mine = torch.get_num_threads()
+    try:
+        async with App(_config(manifest, **{"threads.torch": 2})) as app:
+            seen: set[int] = sys.modules["tiny_net_of_the_tests"].Counting.seen
+            seen.clear()
+            request = classify_pb2.ClassifyRequest(model="tiny", images=[_picture()] * 2)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{app.port}") as channel:
+                await classify_pb2_grpc.ClassifyServiceStub(channel).Classify(request)
+            assert seen == {2}
+            assert torch.get_num_threads() == 1  # of the event loop
+            assert await asyncio.to_thread(torch.get_num_threads) == 1  # of a thread that begins
+    finally:
+        torch.set_num_threads(mine)

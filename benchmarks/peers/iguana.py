@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from benchmarks.passing import passing
 from benchmarks.peers import task as tasks
 from benchmarks.peers.task import Task
 from benchmarks.peers.victim import Victim
@@ -26,7 +27,8 @@ ATTACKS = tasks.ATTACKS
 def contender(victim: Victim) -> Iterator[Callable[[Task], Tensor]]:
     """Attack the catalog's model of the victim's name; see attacking."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # the server's default
-    with attacking(victim, models.load(victim.name, victim.device)) as run:
+    model = passing(lambda: models.load(victim.name, victim.device))
+    with attacking(victim, model) as run:
         yield lambda task: stacked(run(task))
 
 
@@ -57,6 +59,7 @@ def attacking(victim: Victim, model: Model) -> Iterator[Callable[[Task], list[Fo
         return [answer for answer in await engine.run(job) if isinstance(answer, Forged)]
 
     with Engine({victim.name: model}) as engine, asyncio.Runner() as runner:
+        torch.set_num_threads(1)  # of this thread, as in the server: the team is the engine's
         # Not Runner.run: before Python 3.13 it writes its result out as text.
         yield lambda task: runner.get_loop().run_until_complete(forge(engine, task))
 

@@ -55,7 +55,8 @@ def momentum(x: Tensor, x0: Tensor, grad: Tensor, state: Tensor, task: Task) -> 
 
 
 def _norm(image: Tensor) -> Tensor:
-    return image.flatten(1).norm(dim=1).clamp_(min=TINY).view(-1, 1, 1, 1)
+    norm: Tensor = image.flatten(1).norm(dim=1).clamp_(min=TINY).view(-1, 1, 1, 1)
+    return norm
 
 
 ATTACKS: dict[str, Move] = {"fgsm": linf, "pgd": linf, "pgdl2": l2, "mifgsm": momentum}

@@ -44,10 +44,10 @@ class Worker:
         """Have the task done."""
         self._ask(task=asdict(task))
 
-    def deliver(self, folder: Path) -> Tensor:
-        """Return the images of the last task [n, C, H, W]."""
+    def deliver(self, task: Task, folder: Path) -> Tensor:
+        """Return the images [n, C, H, W] that it made last of a task."""
         path = folder / "images.npy"
-        self._ask(deliver=str(path))
+        self._ask(task=asdict(task), deliver=str(path))
         return torch.from_numpy(np.load(path, allow_pickle=False))
 
     def _ask(self, **command: Any) -> None:

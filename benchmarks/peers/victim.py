@@ -31,6 +31,8 @@ class Normalised(nn.Module):
     def __init__(self, net: nn.Module, mean: float, std: float, channels: int) -> None:
         super().__init__()
         self.net = net
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.full((1, channels, 1, 1), mean))
         self.register_buffer("std", torch.full((1, channels, 1, 1), std))
 

@@ -74,7 +74,9 @@ IGUANA_LOOP double lane_sum(const T* v, int64_t count) {
     for (int j = 0; j < kLanes; ++j) lane[j] += Term::of(v[i + j]);
   }
   for (int j = 0; i + j < count; ++j) lane[j] += Term::of(v[i + j]);
+#pragma GCC unroll 4
   for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
     for (int j = 0; j < half; ++j) lane[j] += lane[j + half];
   }
   return lane[0];

@@ -18,6 +18,7 @@ import grpc.aio
 import torch
 
 from iguana.v1 import attack_pb2_grpc, classify_pb2_grpc, model_pb2_grpc
+from iguana_server import process
 from iguana_server.config import Config
 from iguana_server.engine.loop import Engine
 from iguana_server.errors import InvalidArgument, ModelRefused
@@ -93,8 +94,9 @@ class App:
             self.models = await self._loop.run_in_executor(loader, load_models, config, self.telemetry)
             for model in self.models.values():
                 await self._loop.run_in_executor(loader, warm_up, model)
-        pool = decoders(config.threads.decode)
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        process.give_back()
+        decoders = ThreadPoolExecutor(config.threads.decode, "decoder")
+        stack.callback(decoders.shutdown, wait=False, cancel_futures=True)
         self.engine = Engine(
             self.models,
             max_cost=config.limits.max_waiting_cost,
@@ -103,11 +105,12 @@ class App:
             on_failure=self._engine_failed,
         )
         self.engine.start()
+        torch.set_num_threads(1)  # of this thread and of those that begin from here on; see process.py
         stack.push_async_callback(self._stop_engine)
         gc.collect()
         gc.freeze()  # a full collection over torch's objects takes 80 ms with the GIL held
         stack.callback(gc.unfreeze)
-        self.server = Server(config, self.telemetry, servicers(config, self.engine, pool))
+        self.server = Server(config, self.telemetry, servicers(config, self.engine, decoders))
         await self.server.start()
         stack.push_async_callback(self.server.stop, lambda: asyncio.to_thread(self.engine.stop, 0))
         watch = asyncio.create_task(watch_engine(self.engine, self.server, config.engine.hang_s))
@@ -135,26 +138,15 @@ class App:
 
 
 def servicers(
-    config: Config, engine: Engine, pool: Executor
+    config: Config, engine: Engine, decoders: Executor
 ) -> Iterable[Callable[[grpc.aio.Server], None]]:
-    """Return the generated functions that register the contract's servicers, each bound to its servicer.
-
-    `pool` decodes and encodes.
-    """
-    codec = Codec(engine.models, limits(config), decoders=pool)
+    """Return the generated functions that register the contract's servicers, each bound to its servicer."""
+    codec = Codec(engine.models, limits(config), decoders=decoders)
     return (
         partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
         partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
         partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
     )
-
-
-def decoders(n: int) -> ThreadPoolExecutor:
-    """Return n threads that decode and encode, each without a team of OpenMP threads; see process.py.
-
-    Start them after the engine: they change how many threads torch gives to threads that begin.
-    """
-    return ThreadPoolExecutor(n, "decoder", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def limits(config: Config) -> Limits:

@@ -39,6 +39,22 @@ OLD_THRESHOLD = 32 * MIB  # the largest M_MMAP_THRESHOLD that glibc takes before
 
 SPINS = "5000"  # some 20 us
 
+# Kernels that oneDNN keeps compiled. A model has some hundred for every size of pass, and its 1024 push each
+# other out: EfficientNet-Lite0 with passes of changing size took 93 ms for one row instead of 35.
+PRIMITIVES = "4096"
+SWITCH_S = (
+    0.0005  # torch lets the interpreter go at every op, and gets it back from the event loop after this long
+)
+
+
+def give_back() -> None:
+    """Give freed memory back to the kernel, once, where glibc has been told to keep it.
+
+    Loading and probing a model takes several times the memory that serving it does.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
 
 def malloc_settings(glibc: str) -> dict[int, int]:
     """Return what to ask of mallopt; `glibc` is the library's version, such as "2.36"."""
@@ -47,17 +63,19 @@ def malloc_settings(glibc: str) -> dict[int, int]:
 
 
 def prepare() -> None:
-    """Set the allocator and OpenMP. Call it before torch is imported; raises RuntimeError after that.
+    """Set the allocator, OpenMP and how often threads take turns. Call it before torch is imported; raises RuntimeError after that.
 
     OpenMP threads that wait spin for a moment, then sleep: spinning for long, as by default, they starve the
     event loop and each other (50 times slower beside another busy process); sleeping at once, they are woken
-    too late (2.5 times slower at one row). What the user has set by a variable of OMP_, GOMP_ or MALLOC_
+    too late (2.5 times slower at one row). What the user has set by a variable of OMP_, GOMP_, ONEDNN_ or MALLOC_
     stands, as does an allocator that is not glibc's.
     """
     if "torch" in sys.modules:
         raise RuntimeError("process.prepare: want it before torch is imported, got it after")
+    sys.setswitchinterval(SWITCH_S)
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         os.environ["GOMP_SPINCOUNT"] = SPINS
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
     library, version = platform.libc_ver()
     if library == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
         mallopt = ctypes.CDLL(None).mallopt

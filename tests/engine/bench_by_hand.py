@@ -27,8 +27,8 @@ class Recorder:
         answers = bench._forged
 
         def record(table: Attack, rows: Sequence[Row]) -> Any:
-            for i, row in enumerate(rows):
-                columns = {name: getattr(table, name)[i].clone() for name in table.columns()}
+            for row in rows:
+                columns = {name: getattr(table, name)[row.place].clone() for name in table.columns()}
                 self.rows[row.job.caller, row.sample, row.restart] = columns
             return answers(table, rows)
 

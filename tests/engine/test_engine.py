@@ -17,7 +17,9 @@ from torch import Tensor
 from iguana_server.attacks.base import FIRST_SUCCESS, NEVER
 from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.engine import ClassifyJob, Ended, Engine, Forged, Looked, Progress
+from iguana_server.engine.bench import Bench
 from iguana_server.engine.meter import Silent
+from iguana_server.engine.queue import Queue
 from iguana_server.errors import DeadlineExceeded, InternalError, InvalidArgument, Overloaded, Unavailable
 from iguana_server.models.base import Model
 from tests.attacks.alone import climb
@@ -268,6 +270,18 @@ async def test_a_classification_waits_for_two_passes_at_most() -> None:
         for hog in hogs:
             hog.cancel()
         await asyncio.gather(*hogs, return_exceptions=True)
+
+
+async def test_strict_looks_go_in_whole_passes() -> None:
+    """Three of the seven wait for one that comes, in place of an empty row for it and one for themselves."""
+    meter, queue = Steps(), Queue(1 << 40)
+    bench = Bench(toy(bucket=4), 1024, meter)
+    for n in (7, 1):
+        queue.put(_looks(pictures(n)))
+        bench.admit(queue, 0.0)
+        bench.turn()
+    assert meter.rows == [4, 4]
+    assert not bench.rows()
 
 
 async def test_the_earliest_deadline_of_a_caller_goes_first() -> None:

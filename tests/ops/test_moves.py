@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iguana_server import ops
+from iguana_server.ops import reference
 
 from .calls import MOVES, Move, clones, same
 
@@ -150,6 +151,18 @@ def test_grid_stays_in_ball_and_box(seed: int, epsilon: int, off: bool) -> None:
     # 1e-3 of a level is forgiven; without a level in the ball, half a level is the nearest
     most = max(epsilon, 0.5 if off else 0) + 2e-3
     assert float((x - x0).abs().max()) * 255 <= most
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.02, 1.0, 1e4, math.nan])
+def test_grid_of_huge_values_equals_reference(epsilon: float) -> None:  # beyond where csrc rounds exactly
+    ends = torch.cat([sign * torch.logspace(-8, 38, 400) for sign in (-1, 1)])
+    ends = torch.cat([ends, torch.tensor([0.0, -0.0, 1.0, math.inf, -math.inf, math.nan])])
+    x, x0 = (one.clone().view(1, -1) for one in torch.cartesian_prod(ends, ends).unbind(1))
+    want = x.clone()
+    column = torch.tensor([epsilon])
+    reference.grid_(want, x0, column)
+    ops.grid_(x, x0, column)
+    same(x, want)
 
 
 def test_every_byte_survives_grid() -> None:

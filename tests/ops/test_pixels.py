@@ -46,6 +46,13 @@ def test_float_to_pixels_equals_reference(shape: tuple[int, int, int, int], last
     same(ops.float_to_pixels(x), reference.float_to_pixels(x))
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_every_byte_is_divided_exactly(last: bool) -> None:  # csrc multiplies: step.h, per_255
+    u8, ones = torch.arange(256, dtype=torch.uint8).repeat(3, 1).T.reshape(1, 16, 16, 3), torch.ones(3)
+    got = ops.pixels_to_float(u8.contiguous(), ones, ones * 0, channels_last=last)
+    same(got, u8.permute(0, 3, 1, 2).float() / 255)
+
+
 def test_half_levels_round_to_even_and_the_rest_saturates() -> None:
     levels = torch.tensor([0.5, 1.5, 2.5, -3.0, 300.0, torch.nan, torch.inf, -torch.inf])
     x = (levels / 255).view(1, 1, 1, 8)

@@ -137,11 +137,11 @@ async def test_classification_is_asked_for_by_its_caller(codec: Codec) -> None:
 
 async def test_time_limit_counts_from_the_arrival(codec: Codec, slow: Slow) -> None:
     asked = attack_pb2.AttackRequest(
-        model="small", images=tensors(1), time_limit_s=0.5, pgd=attack_pb2.Pgd(steps=[2])
+        model="small", images=tensors(2), time_limit_s=0.5, pgd=attack_pb2.Pgd(steps=[2])
     )
     reading = asyncio.create_task(codec.to_attack(asked, ORIGIN))
     await asyncio.sleep(0.2)
-    slow.nods.release()
+    slow.nods.release(2)
     left = (await reading).job.plan.time_limit_s
     assert left is not None
     assert 0 <= left <= 0.3

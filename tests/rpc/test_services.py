@@ -116,6 +116,7 @@ async def test_models_that_give_nan_are_an_internal_error() -> None:
     spec = replace(small_model().spec, name="broken", classes=("a", "b", "c"))
     model = Model.__new__(Model)  # registration would refuse it
     model.spec, model.sha256, model.device = spec, "0" * 64, torch.device("cpu")
+    model.sizes = (spec.bucket,)
     model.net, model._scale, model._bias = Broken(), torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1)
     async with serving(model) as service:
         with pytest.raises(grpc.aio.AioRpcError) as failed:

@@ -20,7 +20,7 @@ from iguana_server import ops
 from iguana_server.attacks.losses import lead
 
 FIRST_SUCCESS, MARGIN, NEVER = 1, 2, 3  # values of the column `stop`
-_HALVINGS = 10  # to a thousandth of a grey level
+_FRACTIONS = 1024  # of a grey level: how finely fractions are told apart
 
 Kind = Literal["float", "int", "bool", "choice", "image"]
 _DTYPES: dict[Kind, torch.dtype] = {
@@ -119,6 +119,10 @@ class Table:
         return dataclasses.replace(
             self, **{name: _rows(getattr(self, name), rows) for name in self.columns()}
         )  # type: ignore[type-var]  # as above
+
+    def pick(self, name: str, rows: Tensor) -> Tensor:
+        """These rows of one column, copied."""
+        return _rows(getattr(self, name), rows)
 
     def update(self, rows: Tensor | slice, other: Self) -> None:
         """Write `other`'s rows over these."""
@@ -295,7 +299,7 @@ class Attack(Table, ABC):
     def move(self, logits: Tensor, loss: Tensor, grad: Tensor) -> None:
         """Take note of the gradient, step, and count the move. An attack without gradients is given zeros [n]."""
         if self.gradient:
-            largest = torch.linalg.vector_norm(grad, math.inf, dim=(1, 2, 3))
+            largest = grad.abs().amax((1, 2, 3))  # a tenth of the time of vector_norm(grad, inf)
             self.finite &= torch.isfinite(largest) | self.done
             self.done |= ~self.finite
             self.zero_gradients += (largest == 0) & ~self.done
@@ -329,13 +333,13 @@ def _to_grid_l2(x: Tensor, x0: Tensor, epsilon: Tensor) -> Tensor:
     size = change.abs()
     level = size.floor()
     part = size - level
-    gain = (2 * level + 1).double()  # of the square, if rounded up
+    gain = (2 * level + 1).long()  # of the square, if rounded up
     room = (epsilon.double() * 255).square() - level.double().square().flatten(1).sum(1)
-    low, high = torch.zeros_like(room), torch.ones_like(room)  # of the fraction from which to round up
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        up = part > middle.view(-1, 1, 1, 1)
-        fits = (gain * up).flatten(1).sum(1) <= room
-        low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
+    # A row's gains by fraction, in bins of (k - 1, k] / _FRACTIONS; a NaN is nowhere.
+    k = (part * _FRACTIONS).ceil().long().clamp_(0, _FRACTIONS)
+    gains = gain.new_zeros(len(x), _FRACTIONS + 1).scatter_add_(1, k.flatten(1), gain.flatten(1))
+    above = gains.sum(1, keepdim=True) - gains.cumsum(1)  # rounding up all fractions above k / _FRACTIONS
+    least = (~(above <= room[:, None])).sum(1).clamp_(1, _FRACTIONS)
+    high = least.to(part.dtype) / _FRACTIONS
     level += part > high.view(-1, 1, 1, 1)
     return ((x0 * 255).round() + level * change.sign()).clamp_(0, 255).div_(255)

@@ -77,11 +77,21 @@ class Bench:
         self._left = 0
         for gradient in (True, False):
             waiting = [row for row in self.rows() if (row.gradient and row.stage is Stage.MOVE) is gradient]
-            rows = self._clocks.pick(waiting, self.model.spec.max_batch)
+            rows = self._clocks.pick(waiting, self._most(waiting))
             if rows:
                 self._look(rows, gradient=gradient)
         self._close_lanes()
         return self._left
+
+    def _most(self, waiting: Sequence[Row]) -> int:
+        """Return how many rows a turn takes: where there are STRICT looks alone, whole passes.
+
+        Padding costs what rows do, and the callers that this turn answers may fill the next.
+        """
+        most, bucket = min(len(waiting), self.model.spec.max_batch), self.model.spec.bucket
+        if most > bucket and not self._lanes and all(row.job.strict for row in waiting):
+            most -= most % bucket
+        return most
 
     def _admit_looks(self, queue: Queue, callers: Sequence[str], now: float) -> None:
         """Rows that only look need no seat: as many as the next pass takes."""
@@ -192,8 +202,7 @@ class Bench:
         done = lane.table().done.tolist()
         leaving = [row for row, over in zip(lane.rows, done, strict=True) if over or row.stage is Stage.OVER]
         if leaving:
-            table = lane.table().select(torch.tensor([row.place for row in leaving]))
-            forged = zip(leaving, _forged(table, leaving), strict=True)
+            forged = zip(leaving, _forged(lane.table(), leaving), strict=True)
             self._deliver((row.job, row.job.finish(one)) for row, one in forged)
             lane.remove(set(leaving))
             self._left += sum(row.job.row_cost for row in leaving)
@@ -308,10 +317,11 @@ def _seats(lane: Lane, chosen: set[Row]) -> list[_Seat]:
 
 
 def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
-    """The answers of these rows, each with memory of its own."""
+    """The answers of these rows of the table, each with memory of its own."""
+    places = torch.tensor([row.place for row in rows])
     names = ("fooled", "already", "finite", "margin", "merit", "loss", "best_t", "zero_gradients", "done")
-    columns = {name: getattr(table, name).tolist() for name in names}
-    image, before, after = table.best.cpu(), table.before.cpu(), table.after.cpu()
+    columns = {name: table.pick(name, places).tolist() for name in names}
+    image, before, after = (table.pick(name, places).cpu() for name in ("best", "before", "after"))
     for i, row in enumerate(rows):
         c = {name: column[i] for name, column in columns.items()}
         if not c["finite"]:

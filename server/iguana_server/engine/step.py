@@ -146,11 +146,14 @@ def _pass(
     z = logits.detach()
     margin = lead(z, aim(z, label, clean)[0])
     leaving = leaves & (torch.where(targeted, -margin, margin) > 0)
-    # On a GPU the question would keep the host waiting for the forward pass.
+    # On a GPU the questions would keep the host waiting for the forward pass.
     if not images.is_cuda and bool(leaving.all()):
         return Seen(z, loss.detach(), torch.zeros_like(images), none)
     (grad,) = torch.autograd.grad(loss.sum(), x)
-    return Seen(z, loss.detach(), grad[:n].masked_fill(leaving.view(-1, 1, 1, 1), 0), ~leaving)
+    grad = grad[:n]
+    if images.is_cuda or bool(leaving.any()):
+        grad.masked_fill_(leaving.view(-1, 1, 1, 1), 0)
+    return Seen(z, loss.detach(), grad, ~leaving)
 
 
 def _losses(logits: Tensor, names: Sequence[str], label: Tensor, clean: Tensor, targeted: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -76,10 +77,14 @@ def is_on_grid(pixels: torch.Tensor) -> bool:
 
 def _to_float(pixels: torch.Tensor) -> torch.Tensor:
     """[H, W, C] uint8 to [C, H, W] float32: k to k / 255."""
-    channels = pixels.shape[2]
-    return ops.pixels_to_float(
-        pixels.unsqueeze(0), torch.ones(channels), torch.zeros(channels), channels_last=True
-    )[0]
+    scale, bias = _identity(pixels.shape[2])
+    return ops.pixels_to_float(pixels.unsqueeze(0), scale, bias, channels_last=True)[0]
+
+
+@functools.cache
+def _identity(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and bias [C] that change nothing."""
+    return torch.ones(channels), torch.zeros(channels)
 
 
 def _to_array(tensor: image_pb2.Tensor, field: str, spec: Spec) -> torch.Tensor:

@@ -170,11 +170,14 @@ def _why_cancelled(context: Context) -> str:
 
 
 async def _refuse(context: Context, refusal: ServeError) -> NoReturn:
-    """Send the status. It queues behind a message that a slow reader has not taken: don't wait for that."""
+    """Send the status. It queues behind a message that a slow reader has not taken: don't wait for that.
+
+    Nor can it be sent to a caller that leaves in this very moment.
+    """
     try:
         async with asyncio.timeout(SEND_S):
             await status.abort(context, refusal)
-    except TimeoutError:
+    except (TimeoutError, grpc.aio.InternalError):
         raise asyncio.CancelledError from None  # grpc's way to end a handler in silence
 
 

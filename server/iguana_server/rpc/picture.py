@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from iguana_server.errors import InvalidArgument, ServeError
 from iguana_server.models.base import Spec
@@ -25,6 +25,9 @@ MOST_SCANS = 100  # of a JPEG file: each costs a pass over all pixels; real ones
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _HEADER = 30  # bytes of a WebP file that hold its size
 _RLE = 3  # zlib's Z_RLE: a forged picture is noise, in which no match is worth looking for
+
+# Of a PNG file's compressed texts, which nobody reads: 60 KB of them could be 64 MB, by Pillow's own limit.
+PngImagePlugin.MAX_TEXT_MEMORY = 1 << 20
 
 Refuse = Callable[[str, str], NoReturn]
 

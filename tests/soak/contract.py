@@ -1,0 +1,168 @@
+"""The rpcs that a server answers, and good requests of each."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from PIL import Image
+
+from iguana.v1 import attack_pb2, classify_pb2, image_pb2, model_pb2
+from iguana_server.attacks.catalog import ATTACKS
+
+MODEL = "fashion-mnist-cnn"
+SIDE = 28
+CLASSES = 10
+
+
+@dataclass(frozen=True, repr=False)
+class Rpc:
+    """One method: its path, its shape, its messages and good requests."""
+
+    path: str
+    request: type[Message]
+    response: type[Message]
+    good: Sequence[Message]
+    client_streams: bool = False
+    server_streams: bool = False
+    endless: bool = False  # the caller reads one answer and leaves
+
+    @property
+    def name(self) -> str:
+        """The method without its service."""
+        return self.path.rpartition("/")[2]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def pixels(n: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Random pictures [n, 28, 28, 1]."""
+    return np.random.default_rng(seed).integers(0, 256, (n, SIDE, SIDE, 1), dtype=np.uint8)
+
+
+def tensor(array: NDArray[Any]) -> image_pb2.Image:
+    """Pixels [H, W, C], uint8 or float32, as they are."""
+    dtype = image_pb2.DTYPE_UINT8 if array.dtype == np.uint8 else image_pb2.DTYPE_FLOAT32
+    return image_pb2.Image(tensor=image_pb2.Tensor(data=array.tobytes(), dtype=dtype, shape=array.shape))
+
+
+def file(array: NDArray[np.uint8], kind: str = "PNG", **options: Any) -> bytes:
+    """Pixels [H, W, 1] as a picture file."""
+    target = io.BytesIO()
+    Image.fromarray(array[:, :, 0]).save(target, kind, **options)
+    return target.getvalue()
+
+
+def opened(image: image_pb2.Image) -> NDArray[np.uint8]:
+    """The pixels [28, 28] of an image that came back on the 8-bit grid."""
+    if image.WhichOneof("kind") == "tensor":
+        return np.frombuffer(image.tensor.data, np.uint8).reshape(image.tensor.shape[:2])
+    return np.asarray(Image.open(io.BytesIO(image.encoded)))
+
+
+def attack(name: str, n: int = 1, **fields: Any) -> attack_pb2.AttackRequest:
+    """A good request of this attack with few steps."""
+    request = attack_pb2.AttackRequest(model=MODEL, images=map(tensor, pixels(n)), **fields)
+    method = getattr(request, name)
+    method.SetInParent()
+    if "steps" in method.DESCRIPTOR.fields_by_name:
+        method.steps.append(3)
+    return request
+
+
+def _attacks() -> list[attack_pb2.AttackRequest]:
+    requests = [attack(name, 2) for name in ATTACKS]
+    ref = attack_pb2.ClassRef(name="Sandal")
+    goals = [
+        attack_pb2.Goal(targeted=attack_pb2.Targeted(target=ref)),
+        attack_pb2.Goal(untargeted=attack_pb2.Untargeted(label=attack_pb2.ClassRef(index=3))),
+    ]
+    full = attack("pgd", 2, goals=goals, seed=7, top_k=3, return_clean=True, time_limit_s=5)
+    full.output_grid, full.encoding = attack_pb2.OUTPUT_GRID_FLOAT, image_pb2.ENCODING_TENSOR
+    full.pgd.epsilon.extend([0.1, 0.2])
+    full.pgd.random_start.append(True)
+    full.pgd.restarts = 2
+    pulled = attack("forge", 2)
+    pulled.forge.reference.append(tensor(pixels(1, seed=1)[0]))
+    return [*requests, full, pulled]
+
+
+def _classifications() -> list[classify_pb2.ClassifyRequest]:
+    grey = pixels(3)
+    images = [
+        tensor(grey[0]),
+        tensor((grey[1] / 255).astype(np.float32)),
+        *(image_pb2.Image(encoded=file(grey[2], kind)) for kind in ("PNG", "JPEG", "WEBP")),
+    ]
+    return [
+        classify_pb2.ClassifyRequest(model=MODEL, images=[image], top_k=k, logits=k > 2)
+        for k, image in enumerate(images)
+    ]
+
+
+_CLASSIFY, _ATTACK, _MODEL = (
+    f"/iguana.v1.{name}/" for name in ("ClassifyService", "AttackService", "ModelService")
+)
+_HEALTH = "/grpc.health.v1.Health/"
+_probes = [health_pb2.HealthCheckRequest(service=name) for name in ("", "iguana.v1.AttackService")]
+
+RPCS = (
+    Rpc(
+        _CLASSIFY + "Classify",
+        classify_pb2.ClassifyRequest,
+        classify_pb2.ClassifyResponse,
+        _classifications(),
+    ),
+    Rpc(
+        _CLASSIFY + "StreamClassify",
+        classify_pb2.StreamClassifyRequest,
+        classify_pb2.StreamClassifyResponse,
+        [classify_pb2.StreamClassifyRequest(id="a", request=request) for request in _classifications()],
+        client_streams=True,
+        server_streams=True,
+    ),
+    Rpc(_ATTACK + "Attack", attack_pb2.AttackRequest, attack_pb2.AttackResponse, _attacks()),
+    Rpc(
+        _ATTACK + "WatchAttack",
+        attack_pb2.WatchAttackRequest,
+        attack_pb2.WatchAttackResponse,
+        [attack_pb2.WatchAttackRequest(request=request, every_steps=1) for request in _attacks()],
+        server_streams=True,
+    ),
+    Rpc(
+        _ATTACK + "StreamAttack",
+        attack_pb2.StreamAttackRequest,
+        attack_pb2.StreamAttackResponse,
+        [attack_pb2.StreamAttackRequest(id="a", request=request) for request in _attacks()],
+        client_streams=True,
+        server_streams=True,
+    ),
+    Rpc(
+        _MODEL + "ListModels",
+        model_pb2.ListModelsRequest,
+        model_pb2.ListModelsResponse,
+        [model_pb2.ListModelsRequest()],
+    ),
+    Rpc(
+        _MODEL + "ListAttacks",
+        model_pb2.ListAttacksRequest,
+        model_pb2.ListAttacksResponse,
+        [model_pb2.ListAttacksRequest()],
+    ),
+    Rpc(_HEALTH + "Check", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, _probes),
+    Rpc(
+        _HEALTH + "Watch",
+        health_pb2.HealthCheckRequest,
+        health_pb2.HealthCheckResponse,
+        _probes,
+        server_streams=True,
+        endless=True,
+    ),
+)
