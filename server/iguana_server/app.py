@@ -189,6 +189,9 @@ def find_device(name: str) -> torch.device:
     if name != "cpu" and not (kind == "cuda" and int(index or 0) < gpus):
         want = "want cpu, or cuda on a machine with a GPU that this torch sees"
         raise InvalidArgument("models.device", f"{want}, got {name!r}")
+    # On a GPU: the same bits each time, and float32 that is float32.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device(name)
 
 
