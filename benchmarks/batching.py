@@ -20,7 +20,8 @@ import asyncio
 import gc
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +33,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import plot
-from benchmarks.passing import passing
 from benchmarks.record import RESULTS, Record, add_output
 from benchmarks.rounds import alternate, ratio
 from benchmarks.schedule import SCHEDULES, Served, Server
@@ -64,17 +64,16 @@ class Passes(Silent):
 
 
 class Bed:
-    """A model on its engine, and the event loop of its callers."""
+    """A model on its engine, whose passes have so many threads, and the event loop of its callers."""
 
-    def __init__(self, model: Model, loop: asyncio.AbstractEventLoop, threads: int) -> None:
-        self._threads = threads
-        self.model, self._loop, self.meter = model, loop, Passes()
+    def __init__(self, model: Model, threads: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.model, self._threads, self._loop, self.meter = model, threads, loop, Passes()
         self._engine = Engine({model.spec.name: model}, max_cost=1 << 40, meter=self.meter)
 
     def __enter__(self) -> Bed:
         torch.set_num_threads(self._threads)
         self._engine.start()
-        torch.set_num_threads(1)  # of this thread, as in the server: the team is the engine's
+        torch.set_num_threads(1)  # of the callers: the engine's thread alone has a team; see process.py
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,6 +84,24 @@ class Bed:
         server = Server(engine=self._engine, model=self.model, strict=MODES[mode])
         # Not Runner.run: before Python 3.13 it writes its result out as text, which takes 0.2 s.
         return self._loop.run_until_complete(SCHEDULES[schedule](server, requests))
+
+
+def load(name: str, pictures: Callable[[Model], Tensor]) -> tuple[Model, Tensor, Tensor]:
+    """Return a model, its pictures [n, C, H, W] and their classes [n].
+
+    In a thread that ends, and with it its team of OpenMP threads: beside a second one, even asleep, the
+    engine's passes would be half as fast (see process.py).
+    """
+
+    def look() -> tuple[Model, Tensor, Tensor]:
+        model = catalog.load(name)
+        images = pictures(model)
+        with torch.inference_mode():
+            parts = [model(part).argmax(1) for part in torch.split(images, model.spec.bucket)]
+        return model, images, torch.cat(parts)
+
+    with ThreadPoolExecutor(1, "loader") as loader:
+        return loader.submit(look).result()
 
 
 def at_once(
@@ -225,9 +242,10 @@ def main() -> None:
     rates: dict[str, dict[str, float]] = {}
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        with Bed(passing(partial(catalog.load, "fashion-mnist-cnn")), loop, arguments.threads) as bed:
+        model, images, seen = load("fashion-mnist-cnn", lambda _: clothes(500))
+        with Bed(model, arguments.threads, loop) as bed:
             gc.freeze()
-            callers = Callers(bed.model, clothes(500), steps=(5, 20) if quick else (5, 40), seed=1)
+            callers = Callers(model, images, seen, steps=(5, 20) if quick else (5, 40), seed=1)
             number = 9 if quick else 24
             rounds, fast = 1 if quick else 3, [(schedule, "FAST") for schedule in SCHEDULES]
             # Of unlike requests, whole requests are one after another once more: so once is enough.
@@ -238,14 +256,16 @@ def main() -> None:
             rates[f"{number} alike, Fashion-MNIST"] = at_once(
                 bed, callers.alike(number), "alike", rounds, record, fast
             )
-            callers = Callers(bed.model, clothes(500), steps=(5, 20), seed=2)
+            callers = Callers(model, images, seen, steps=(5, 20), seed=2)
             loads = (0.6, 1.5) if quick else (0.3, 0.6, 0.9, 1.5, 2, 3)
             points = under_load(bed, callers, 2 if quick else 5, loads, record)
             rows, steps = (64, 20) if quick else (64, 100)
             waits = beside_a_long_attack(bed, callers, rows, steps, rate=20, number=steps // 2, record=record)
-        with Bed(passing(partial(catalog.load, "efficientnet-lite0")), loop, arguments.threads) as bed:
-            images = photos(16, bed.model.spec.shape[1], seed=3)
-            callers = Callers(bed.model, images, steps=(1, 2), seed=3)
+        model, images, seen = load(
+            "efficientnet-lite0", lambda model: photos(16, model.spec.shape[1], seed=3)
+        )
+        with Bed(model, arguments.threads, loop) as bed:
+            callers = Callers(model, images, seen, steps=(1, 2), seed=3)
             unlike = callers.unlike(4 if quick else 24)
             both = [(schedule, mode) for mode in MODES for schedule in (STEP, ALONE)]
             rates[f"{len(unlike)} unlike, EfficientNet-Lite0"] = at_once(

@@ -58,11 +58,9 @@ def job(requests: Sequence[Request], model: Model, caller: str, *, strict: bool)
 class Callers:
     """Draws requests, all from one seed."""
 
-    def __init__(self, model: Model, images: Tensor, steps: tuple[int, int], seed: int) -> None:
-        """Send these images [n, C, H, W] to this model, in attacks of so many steps."""
-        self._draw, self._images, self._steps = random.Random(seed), images, steps
-        with torch.inference_mode():
-            self._seen = torch.cat([model(part).argmax(1) for part in torch.split(images, model.spec.bucket)])
+    def __init__(self, model: Model, images: Tensor, seen: Tensor, steps: tuple[int, int], seed: int) -> None:
+        """Send these images [n, C, H, W], in which the model sees these classes [n], in attacks of so many steps."""
+        self._draw, self._images, self._seen, self._steps = random.Random(seed), images, seen, steps
         self._classes = len(model.spec.classes)
 
     def unlike(self, n: int) -> list[Request]:
