@@ -21,7 +21,6 @@ import gc
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +32,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import plot
+from benchmarks.passing import passing
 from benchmarks.record import RESULTS, Record, add_output
 from benchmarks.rounds import alternate, ratio
 from benchmarks.schedule import SCHEDULES, Served, Server
@@ -87,11 +87,7 @@ class Bed:
 
 
 def load(name: str, pictures: Callable[[Model], Tensor]) -> tuple[Model, Tensor, Tensor]:
-    """Return a model, its pictures [n, C, H, W] and their classes [n].
-
-    In a thread that ends, and with it its team of OpenMP threads: beside a second one, even asleep, the
-    engine's passes would be half as fast (see process.py).
-    """
+    """Return a model, its pictures [n, C, H, W] and their classes [n]."""
 
     def look() -> tuple[Model, Tensor, Tensor]:
         model = catalog.load(name)
@@ -100,8 +96,7 @@ def load(name: str, pictures: Callable[[Model], Tensor]) -> tuple[Model, Tensor,
             parts = [model(part).argmax(1) for part in torch.split(images, model.spec.bucket)]
         return model, images, torch.cat(parts)
 
-    with ThreadPoolExecutor(1, "loader") as loader:
-        return loader.submit(look).result()
+    return passing(look)
 
 
 def at_once(
