@@ -18,8 +18,11 @@ server's default, or FAST ones. A file of results is written for each model of w
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,6 +32,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from benchmarks.machine import busy_s, own_s
 from benchmarks.peers import victim as victims
 from benchmarks.peers.proxy import Verdict, Worker, judge
 from benchmarks.peers.task import Task
@@ -79,6 +83,7 @@ class Duel:
 
     times: dict[str, list[float]]
     verdicts: dict[str, Verdict]
+    others: float  # share of the cores that other processes had: above 0.1 the figures say little
 
 
 class Arena:
@@ -95,6 +100,7 @@ class Arena:
         self._device, self._folder, self._stack = device, folder, stack
         self._workers: dict[tuple[str, str], Worker] = {}
         self._best: Side | None = None
+        self.best_step_s = math.nan  # of the best library
 
     def worker(self, side: Side) -> Worker:
         """Return the side's worker, started if need be."""
@@ -129,15 +135,20 @@ class Arena:
             side.title: Task(attack, radius, steps, early=side.early, strict=side.strict) for side in chosen
         }
         runs = {side.title: partial(self.worker(side).run, tasks[side.title]) for side in chosen}
+        began, others = time.perf_counter(), busy_s() - own_s()
         times = alternate(runs, rounds, warm_up)
+        others = (busy_s() - own_s() - others) / (
+            len(os.sched_getaffinity(0)) * (time.perf_counter() - began)
+        )
         verdicts: dict[str, Verdict] = {}
         for side in chosen:
             task = tasks[side.title]
             verdicts[side.title] = judge(self.victim, self.worker(side).deliver(task, self._folder), task)
-        duel = Duel(times, verdicts)
+        duel = Duel(times, verdicts, others)
         self._note(attack, steps, radius, chosen, duel)
         if attack == "pgd" and set(PEERS) <= set(chosen):
             self._best = min(PEERS, key=lambda side: statistics.median(times[side.title]))
+            self.best_step_s = statistics.median(times[self._best.title]) / steps
         return duel
 
     def headline(self, name: str, ratios: tuple[float, float, float], wanted: float) -> None:
@@ -165,6 +176,7 @@ class Arena:
             figures |= {
                 "success": verdict.fooled / verdict.samples,
                 "norm": verdict.norm,
+                "others": duel.others,
                 "rounds": len(seconds),
             }
             self.record.add(
@@ -234,6 +246,8 @@ def early(arena: Arena) -> None:
     for ours in (EARLY, EARLY_FAST, GRPC_EARLY):
         ratios = ratio([seconds] * rounds, duel.times[ours.title])
         arena.headline(f"{arena.best.title}, one run / {ours.title}", ratios, wanted)
+        ratios = ratio([arena.best_step_s * steps] * rounds, duel.times[ours.title])
+        arena.headline(f"{arena.best.title}, {steps} x its step / {ours.title}", ratios, wanted)
     arena.headline(
         "in-process / gRPC, early", ratio(duel.times[EARLY.title], duel.times[GRPC_EARLY.title]), 0.9
     )

@@ -49,3 +49,24 @@ def busy_s() -> float:
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _wait, irq, soft, *_ = (int(word) for word in words)
     return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def own_s() -> float:
+    """Return the seconds of work of this process and all below it that live: of busy_s, what is not others'."""
+    spent: dict[int, float] = {}
+    below: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        words = text.rpartition(")")[2].split()  # from the state on, field 3 of proc(5)
+        pid = int(path.parent.name)
+        below.setdefault(int(words[1]), []).append(pid)
+        spent[pid] = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    total, waiting = 0.0, [os.getpid()]
+    while waiting:
+        pid = waiting.pop()
+        total += spent.get(pid, 0.0)
+        waiting += below.get(pid, [])
+    return total
