@@ -72,8 +72,15 @@ EARLY = replace(IGUANA, title="Iguana, early", early=True)
 EARLY_FAST = replace(EARLY, title="Iguana, early, FAST", strict=False)
 GRPC = Side("Iguana, gRPC", "iguana_grpc")
 GRPC_EARLY = replace(GRPC, title="Iguana, gRPC, early", early=True)
-# Their formulas differ: foolbox adds up signs, these clip to the box before the ball.
-OTHERS = {("foolbox", "mifgsm"), ("art", "pgdl2"), ("cleverhans", "pgdl2")}
+# Their formulas differ: foolbox adds up signs, these clip to the box before the ball, and these two have Auto-PGDs
+# of their own (a random start; another rule for the step).
+OTHERS = {
+    ("foolbox", "mifgsm"),
+    ("art", "pgdl2"),
+    ("cleverhans", "pgdl2"),
+    ("art", "apgd"),
+    ("adv_lib", "apgd"),
+}
 LOOKS_BEHIND = ("adv_lib", "pgd")  # its last move is not looked at: it agrees when all is settled before
 
 

@@ -39,12 +39,14 @@ async def serve(name: str, lanes: int) -> None:
     async def answer(body: bytes, _: object) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(threads, classify, body)
 
-    classify(bytes(channels * height * width))
+    threads.submit(
+        classify, bytes(channels * height * width)
+    ).result()  # not here: one team of OpenMP threads
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 8 << 20)])
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(
-                "bare", {"Classify": grpc.unary_unary_rpc_method_handler(answer)}
+                "bare.Bare", {"Classify": grpc.unary_unary_rpc_method_handler(answer)}
             ),
         )
     )

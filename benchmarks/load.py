@@ -3,7 +3,8 @@
     {"target": "127.0.0.1:7777", "method": "/package.Service/Method", "request": "FILE", "concurrency": 8,
      "calls": 64, "pause_s": 0}
 
-A method without a dot is the path of an HTTP POST, over connections that stay open. FILE holds the bytes of the request; "seconds" in place of "calls" ends the loop by time. Each line is answered
+A method without a dot is the path of an HTTP POST, over connections that stay open. FILE holds the bytes of the
+request; "seconds" in place of "calls" ends the loop by time. Each line is answered
 by {"ms": [the time of each call], "s": the time of them all, "cpu_s": what this process worked}. A call that
 fails ends the process: a figure of refusals is none.
 """
