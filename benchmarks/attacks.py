@@ -6,7 +6,7 @@ Every contender lives in a process of its own, because the allocator's settings 
 are the defaults, Iguana's are those its server sets (iguana_server/process.py). One works at a time, in turn,
 round after round; the others sleep. All have the same images, labels (what the model sees in the clean images),
 budget, step size (a tenth of it), number of steps and loss; a plain forward of the plain model judges what they
-deliver, and their success must agree within one sample in 256.
+deliver, and their success must agree within one sample in 256, but for those whose formula is another (OTHERS).
 
 The limit is the bare loop of peers/limit.py: a forward and a backward to the pixels on frozen, folded,
 channels_last weights, and a move in place. It runs with the default settings (`limit`) and with Iguana's
@@ -195,18 +195,9 @@ class Arena:
                 },
                 figures,
             )
-        alike = {
-            title: verdict
-            for side in sides
-            for title, verdict in [(side.title, duel.verdicts[side.title])]
-            if (side.contender, attack) not in OTHERS
-        }
-        if alike:
-            fooled = {title: verdict.fooled for title, verdict in alike.items()}
-            if fooled and max(fooled.values()) - min(fooled.values()) > AGREE * len(self.victim.images):
-                self.faults.append(
-                    f"{self.victim.name}, {attack}-{steps}, {budget}: success differs: {fooled}"
-                )
+        others = OTHERS if steps >= FULL else OTHERS | {LOOKS_BEHIND}
+        alike = [side.title for side in sides if (side.contender, attack) not in others]
+        self.agree(f"{attack}-{steps}, {budget}", {title: duel.verdicts[title] for title in alike})
 
 
 def every_step(arena: Arena) -> None:
