@@ -15,6 +15,7 @@ import pytest
 from iguana.v1 import attack_pb2, attack_pb2_grpc, classify_pb2, classify_pb2_grpc, manifest_pb2
 from tests.soak.contract import MODEL, attack, pixels, tensor
 from tests.soak.figures import Figures
+from tests.soak.scale import SOAK
 from tests.soak.served import Served, serve
 
 CALLS, DEADLINE_S = 48, 0.25
@@ -55,7 +56,7 @@ def _request(method: str, n: int, steps: int) -> Any:
     return request if method == "Attack" else attack_pb2.WatchAttackRequest(request=request)
 
 
-@pytest.mark.parametrize("method", PICTURES)
+@pytest.mark.parametrize("method", PICTURES if SOAK else ("Classify", "Attack"))
 async def test_abandoned_work_is_not_computed(
     tmp_path_factory: pytest.TempPathFactory, figures: Figures, method: str
 ) -> None:

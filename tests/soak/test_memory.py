@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import grpc
 import pytest
@@ -286,7 +287,7 @@ def test_the_largest_body_costs_little_too(
 ) -> None:
     served, channel = open_server
     worst, dearest = ("", 0.0), ("", 0.0)
-    for name, body in _amplified(rpc, WHOLE):
+    for name, body in islice(_amplified(rpc, WHOLE), None if SOAK else 3):
         cost = _cost(served, channel, rpc, body)
         assert not list(cost.answer.faults(rpc)), name
         worst = max(worst, (name, cost.peak / MB), key=_second)
