@@ -73,7 +73,9 @@ def test_attack_stays_in_ball_and_box_and_on_the_grid(
     assert table.finite.all()
     assert 0 <= table.best.min() <= table.best.max() <= 1
     if table.norm != "none":
-        assert (_distance(table) <= table.radius() * (1 + 1e-6) + 1e-6).all()
+        # An epsilon a thousandth of a grey level short of a whole number of them is taken for it (ops.grid_).
+        forgiven = 1e-6 + on_grid * 1e-3 / 255
+        assert (_distance(table) <= table.radius() * (1 + 1e-6) + forgiven).all()
     if on_grid:
         assert torch.equal((table.best * 255).round() / 255, table.best)
 
