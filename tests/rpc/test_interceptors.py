@@ -219,7 +219,7 @@ async def test_servicer_knows_its_call(running: Running) -> None:
     await _end(_call(running, CLASSIFY, "ok", timeout=5))
     (call,) = running.script.begun
     assert call.method == CLASSIFY
-    assert 0 < call.remaining() <= 5
+    assert 0 < call.remaining() <= 5.1  # gRPC rounds a timeout up on its way
     assert call.span is None
 
 
