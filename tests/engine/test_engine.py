@@ -499,3 +499,16 @@ async def test_the_rate_of_work_counts_the_steps_in_which_nothing_leaves() -> No
         took = time.monotonic() - begun
     # The engine has ended: its last turn, whose answer came before its end, is counted.
     assert 0.5 <= engine._queue._left / engine._queue._busy_s / (one.cost / took) <= 2
+
+
+async def test_moves_of_a_row_that_is_given_up_count_as_work_done() -> None:
+    """Else a storm of cancels would look like slowness to the queue, which refuses by the rate it has seen."""
+    model, queue = toy(), Queue(1 << 40)
+    bench, cancelled = Bench(model, 64, Silent()), job(model, PGD, pictures(2), "me", steps=100, stop=NEVER)
+    queue.put(cancelled)
+    bench.admit(queue, 0.0)
+    assert [bench.turn() for _ in range(3)] == [0, 0, 0]
+    cancelled.cancelled = True
+    bench.admit(queue, 0.0)
+    assert bench.turn() == 2 * 3 * cancelled.pixels
+    assert bench.turn() == 0

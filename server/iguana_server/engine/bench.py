@@ -57,7 +57,7 @@ class Bench:
         self._lanes: dict[tuple[str, str, bool], Lane] = {}
         self._looks: list[Row] = []
         self._clocks = Clocks()
-        self._left = 0  # cost of the rows that left this turn
+        self._left = 0  # work done for the rows that have left since the last turn's end
 
     def rows(self) -> list[Row]:
         """Rows in flight."""
@@ -73,15 +73,19 @@ class Bench:
         self._admit_attacks(queue, seated, now)
 
     def turn(self) -> float:
-        """Show one gradient pass and one forward pass of rows to the model; returns the cost of those that left."""
-        self._left = 0
+        """Show one gradient pass and one forward pass of rows to the model; returns the cost of those that left.
+
+        Rows that are given up have left too, with the moves they made: else a storm of cancels would pass
+        for slowness, and others be refused for it.
+        """
         for gradient in (True, False):
             waiting = [row for row in self.rows() if (row.gradient and row.stage is Stage.MOVE) is gradient]
             rows = self._clocks.pick(waiting, self._most(waiting))
             if rows:
                 self._look(rows, gradient=gradient)
         self._close_lanes()
-        return self._left
+        left, self._left = self._left, 0
+        return left
 
     def _most(self, waiting: Sequence[Row]) -> int:
         """Return how many rows a turn takes: where there are STRICT looks alone, whole passes.
@@ -257,6 +261,7 @@ class Bench:
             leaving = {row for row in lane.rows if row.job.dead or row.job.settled(row.sample)}
             if leaving:
                 lane.remove(leaving)
+                self._left += sum(row.moves * row.job.pixels for row in leaving)
             if late:
                 _hurry(row for row in lane.rows if row.job in late)
 
