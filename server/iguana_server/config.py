@@ -123,6 +123,9 @@ class Limits(Group):
         default=16_777_216, ge=1, le=178_000_000, description="pixels of an encoded image"
     )  # the decoder (Pillow) has a limit of its own: 178,956,970
     max_steps: int = Field(default=1000, ge=1, le=1_000_000, description="steps of an attack")
+    max_queries: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="queries of an attack that sees answers only"
+    )
     max_restarts: int = Field(default=32, ge=1, le=4096, description="restarts of an attack")
     max_waiting_cost: Quantity = Field(default=2**34, description="work that may wait, in pixels x steps")
     max_image_memory: Quantity = Field(

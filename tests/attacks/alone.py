@@ -19,26 +19,28 @@ def look(
     """Logits, losses and gradient (zeros [n] if not wanted) at these points."""
     x = points.detach().clone().requires_grad_(gradient)
     logits = model(x)
-    label, clean = aim(logits, table.label, table.clean)
-    loss = LOSSES[table.loss_name](logits, label, clean, table.targeted)
+    own, targeted = table.aims()
+    label, clean = aim(logits, own, table.clean)
+    loss = LOSSES[table.loss_name](logits, label, clean, targeted)
     grad = torch.autograd.grad(loss.sum(), x)[0] if gradient else torch.zeros(len(table))
     return logits.detach(), loss.detach(), grad
 
 
 def climb(table: T, model: Net) -> T:
-    """Move a table, all of whose rows have the same steps and kind of start, to its end."""
+    """Move a table, all of whose rows have the same looks and kind of start, to its end."""
+    always = torch.ones_like(table.done)
     if table.opens().all():
         z = table.candidates()
         logits, loss, _ = look(table, model, z, gradient=False)
-        table.observe(z, logits, loss)
+        table.observe(z, logits, loss, always)
         table.begin()
-    for _ in range(int(table.steps[0])):
+    columns = {name: getattr(table, name) for name in table.columns()}
+    for _ in range(int(type(table).looks(columns)[0])):
         z = table.points()
         logits, loss, grad = look(table, model, z, gradient=table.gradient)
-        if not table.looks_ahead:
-            table.observe(z, logits, loss)
+        table.observe(z, logits, loss, table.judged())
         table.move(logits, loss, grad)
     z = table.candidates()
     logits, loss, _ = look(table, model, z, gradient=False)
-    table.observe(z, logits, loss)
+    table.observe(z, logits, loss, always)
     return table

@@ -50,6 +50,7 @@ LIMITS = Limits(
     max_side=300,
     max_pixels=40_000,
     max_steps=50,
+    max_queries=100,
     max_restarts=4,
     max_message_bytes=8 << 20,
     max_reply_bytes=1 << 20,

@@ -15,7 +15,7 @@ from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.attacks.losses import LOSSES
 from iguana_server.engine.answer import Ended
 from iguana_server.rpc.listing import from_attack
-from iguana_server.rpc.method import METHODS, RESTARTS, fields_of
+from iguana_server.rpc.method import METHODS, RESTARTS, TARGETS, fields_of
 from iguana_server.rpc.words import (
     DTYPE,
     ENDED,
@@ -30,6 +30,7 @@ from iguana_server.rpc.words import (
 )
 from tests.rpc.service import LIMITS
 
+SCALARS = {RESTARTS, TARGETS}
 PROTO = (Path(__file__).parents[2] / "proto/iguana/v1/attack.proto").read_text()
 
 
@@ -59,13 +60,20 @@ def test_every_method_is_an_attack_and_every_attack_a_method() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_fields_and_parameters_are_the_same(name: str) -> None:
     fields = {field.name for field in fields_of(ATTACKS[name])}
-    assert fields - {RESTARTS} == set(ATTACKS[name].parameters())
+    assert fields - SCALARS == set(ATTACKS[name].parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_attacks_that_start_at_random_can_be_restarted(name: str) -> None:
     fields = {field.name for field in fields_of(ATTACKS[name])}
-    assert (RESTARTS in fields) == ("random_start" in fields)
+    if "random_start" in fields:
+        assert RESTARTS in fields
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_attacks_that_aim_at_several_classes_have_a_column_for_their_number(name: str) -> None:
+    fields = {field.name for field in fields_of(ATTACKS[name])}
+    assert (TARGETS in fields) == (TARGETS in ATTACKS[name].columns())
 
 
 @pytest.mark.parametrize(("name", "field"), PARAMETERS, ids=IDS)
@@ -75,6 +83,10 @@ def test_default_and_range_are_those_of_the_contract(name: str, field: FieldDesc
     if field.name == RESTARTS:
         assert "1 to limits.max_restarts" in said
         assert "0 means 1" in said
+        return
+    if field.name == TARGETS:
+        assert "1 to 9" in said
+        assert "0 means 9" in said
         return
     parameter = ATTACKS[name].parameters()[field.name]
     if parameter.kind == "image":
@@ -99,8 +111,9 @@ def test_default_and_range_are_those_of_the_contract(name: str, field: FieldDesc
     else:
         assert float(Fraction(default[1])) == parameter.default
         if parameter.kind == "int":
-            assert "1 to limits.max_steps" in said
-            assert parameter.low == 1
+            limits = {"steps": "limits.max_steps", "queries": "limits.max_queries"}
+            high = limits.get(parameter.name, str(int(parameter.high)))
+            assert f"{int(parameter.low)} to {high}" in said, said
         else:
             ends = re.search(r"in \[([\d.e]+), ([\d.e]+)\]", said)
             assert ends, said
@@ -155,6 +168,10 @@ def test_listing_tells_what_is_checked(name: str) -> None:
     for p in listed.parameters:
         if p.name == "steps":
             assert (p.low, p.high) == (1, LIMITS.max_steps)
+        elif p.name == "queries":
+            assert p.high == min(LIMITS.max_queries, ATTACKS[name].parameters()[p.name].high)
+        elif p.name == TARGETS:
+            assert (p.kind, p.low, p.high, p.default_value) == ("int", 1, 9, 9)
         elif p.name == RESTARTS:
             assert (p.kind, p.low, p.high, p.default_value) == ("int", 1, LIMITS.max_restarts, 1)
         else:

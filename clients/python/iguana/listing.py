@@ -43,6 +43,7 @@ class Limits:
     max_side: int
     max_steps: int
     max_restarts: int
+    max_queries: int
     max_message_bytes: int
     max_waiting_cost: int
     max_stream_items: int

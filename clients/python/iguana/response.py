@@ -67,6 +67,7 @@ def models(message: model_pb2.ListModelsResponse) -> Models:
             max_side=limits.max_side,
             max_steps=limits.max_steps,
             max_restarts=limits.max_restarts,
+            max_queries=limits.max_queries,
             max_message_bytes=limits.max_message_bytes,
             max_waiting_cost=limits.max_waiting_cost,
             max_stream_items=limits.max_stream_items,

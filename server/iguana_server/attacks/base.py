@@ -142,8 +142,8 @@ class Attack(Table, ABC):
     paper: ClassVar[str]
     norm: ClassVar[Literal["linf", "l2", "none"]] = "linf"
     gradient: ClassVar[bool] = True  # needs gradients
-    looks_ahead: ClassVar[bool] = False  # takes gradients at points that are no candidates
     default_loss: ClassVar[str] = "cross_entropy"
+    default_stop: ClassVar[int] = FIRST_SUCCESS
 
     loss_name: str
     on_grid: bool  # judged and delivered on the 8-bit grid
@@ -223,12 +223,30 @@ class Attack(Table, ABC):
 
     # --- what an attack says of itself -------------------------------------------------
 
+    @classmethod
+    def looks(cls, values: Mapping[str, Tensor]) -> Tensor:
+        """[n] most looks at the model from which a row moves, given its columns; one more, the last, is judged only.
+
+        An attack that needs several looks for one move (samples of a neighbourhood, classes, queries) takes them
+        one after another, and counts in columns of its own where it is: the looks of one row share passes with
+        those of others.
+        """
+        return values["steps"]
+
     def opens(self) -> Tensor:
         """[n] bool: rows that start off the clean image, and so look at it once before."""
         return torch.zeros_like(self.done)
 
     def begin(self) -> None:
         """Put x at the start, for rows that open."""
+
+    def aims(self) -> tuple[Tensor, Tensor]:
+        """[n] label and [n] targeted that the next look's loss is of; they may change from look to look."""
+        return self.label, self.targeted
+
+    def judged(self) -> Tensor:
+        """[n] bool: rows whose `points` are candidates, to be judged before the move. The last look always is."""
+        return torch.ones_like(self.done)
 
     @classmethod
     def faults(cls, values: Mapping[str, Tensor]) -> list[tuple[str, str]]:  # noqa: ARG003 - others need them
@@ -264,21 +282,21 @@ class Attack(Table, ABC):
         ops.grid_(z, self.x0, self.radius())
         return z
 
-    def observe(self, z: Tensor, logits: Tensor, loss: Tensor) -> None:
-        """Judge the candidates z and keep the best. A row that is done keeps its answer."""
-        first = self.clean < 0
+    def observe(self, z: Tensor, logits: Tensor, loss: Tensor, judged: Tensor) -> None:
+        """Judge the candidates z, where z is one, and keep the best. A row that is done keeps its answer."""
+        first = (self.clean < 0) & judged
         label, clean = aim(logits, self.label, self.clean)
-        self.label.copy_(label)
-        self.clean.copy_(clean)
+        self.label.copy_(torch.where(judged, label, self.label))
+        self.clean.copy_(torch.where(judged, clean, self.clean))
         self.before.copy_(torch.where(first[:, None], logits, self.before))
         finite = torch.isfinite(logits).all(1) & torch.isfinite(loss)
-        margin = lead(logits, label)
+        margin = lead(logits, self.label.clamp_min(0))
         margin = torch.where(self.targeted, -margin, margin)
         hit = margin > 0
         merit = self.score(z, loss, margin)
         better = self.keep_last | (self.best_t < 0) | (hit & ~self.fooled)
         better |= (hit == self.fooled) & (merit > self.merit)
-        better &= finite & ~self.done
+        better &= finite & judged & ~self.done
         ops.keep_(self.best, z, better)
         self.after.copy_(torch.where(better[:, None], logits, self.after))
         for column, value in (

@@ -15,11 +15,14 @@ class NIFGSM(MIFGSM):
 
     name = "nifgsm"
     paper = "Lin et al. 2020, arXiv:1908.06281"
-    looks_ahead = True
 
     def opens(self) -> Tensor:
         """All rows: the clean image is judged before, not on the way."""
         return torch.ones_like(self.done)
+
+    def judged(self) -> Tensor:
+        """None: the points lie off the ball."""
+        return torch.zeros_like(self.done)
 
     def points(self) -> Tensor:
         """x + decay alpha momentum, not clipped, as in the paper."""

@@ -148,10 +148,10 @@ class Bench:
             table = seat.table
             points = table.points() if seat.stage is Stage.MOVE else table.candidates()
             strict = [row.job.strict for row in seat.rows]
-            leaves = (table.stop == FIRST_SUCCESS) & (not table.looks_ahead)
-            parts.append(
-                Part(points, strict, table.loss_name, table.label, table.clean, table.targeted, leaves)
-            )
+            label, targeted = table.aims()
+            leaves = (table.stop == FIRST_SUCCESS) & table.judged()
+            leaves &= (label == table.label) & (targeted == table.targeted)
+            parts.append(Part(points, strict, table.loss_name, label, table.clean, targeted, leaves))
         looks = [row for row in self._looks if row in chosen]
         if looks:
             images = torch.stack([row.job.images[row.sample] for row in looks])
@@ -176,8 +176,8 @@ class Bench:
         table, rows, stage = seat.table, seat.rows, seat.stage
         for row, backward in zip(rows, seen.backward.tolist(), strict=True):
             row.backward += backward
-        if stage is not Stage.MOVE or not table.looks_ahead:
-            table.observe(points, seen.logits, seen.loss)
+        judged = table.judged() if stage is Stage.MOVE else torch.ones_like(table.done)
+        table.observe(points, seen.logits, seen.loss, judged)
         if stage is Stage.OPEN:
             table.begin()
         elif stage is Stage.MOVE:

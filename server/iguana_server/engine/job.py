@@ -198,21 +198,22 @@ class AttackJob(Job):
         )
         self.plan = plan
         self._limit = math.inf if plan.time_limit_s is None else self.arrived + plan.time_limit_s
-        default = int(plan.attack.columns()["steps"].fill)
-        self._steps: list[int] = (
-            plan.columns["steps"].tolist() if "steps" in plan.columns else [default] * len(images)
-        )
+        columns = plan.attack.columns().items()
+        fills = {
+            name: torch.full((len(images),), c.fill, dtype=c.dtype) for name, c in columns if c.shape == "row"
+        }
+        self._looks: list[int] = plan.attack.looks(fills | plan.columns).tolist()
         self._tries = {sample: Tries(plan.restarts) for sample in range(len(images))}
 
     @cached_property
     def row_cost(self) -> int:
         """Its moves."""
-        return math.ceil(sum(self._steps) / len(self._steps)) * self.pixels
+        return math.ceil(sum(self._looks) / len(self._looks)) * self.pixels
 
     @property
     def size(self) -> int:
         """One row a try."""
-        return len(self._steps) * self.plan.restarts
+        return len(self._looks) * self.plan.restarts
 
     @property
     def seated(self) -> bool:
@@ -226,8 +227,8 @@ class AttackJob(Job):
     def rows(self) -> Iterable[Row]:
         """First tries first."""
         for restart in range(self.plan.restarts):
-            for sample, steps in enumerate(self._steps):
-                yield Row(self, sample, restart, Stage.MOVE, steps, gradient=self.plan.attack.gradient)
+            for sample, looks in enumerate(self._looks):
+                yield Row(self, sample, restart, Stage.MOVE, looks, gradient=self.plan.attack.gradient)
 
     def table(self, rows: Sequence[Row], images: Tensor, classes: int) -> Attack:
         """Lay these rows (images [m, C, H, W]) out as a table; those that start off the image open first."""

@@ -23,6 +23,7 @@ class Limits:
     max_side: int  # pixels of an encoded image
     max_pixels: int  # of an encoded image
     max_steps: int  # of an attack
+    max_queries: int  # of an attack that asks for answers only
     max_restarts: int  # of an attack
     max_message_bytes: int  # of one request
     max_reply_bytes: int  # of one answer

@@ -129,8 +129,8 @@ class Codec:
         classes = self._classes[model.spec.name]
         draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
         if draft is not None:
-            moves = draft.method.moves(len(request.images))
-            self._check_cost(moves, model, faults)
+            looks = draft.method.looks(len(request.images))
+            self._check_cost(looks, model, faults)
         if whole and draft is not None:
             self._check_reply(len(request.images), _largest(draft, model), faults)
         clean = await self._pixels(request.images, "images", model, faults)
@@ -149,7 +149,7 @@ class Codec:
             columns=draft.columns | {name: column.expand_as(clean) for name, column in columns.items()},
             loss_name=draft.loss_name,
             on_grid=draft.delivery.on_grid,
-            restarts=draft.method.restarts or 1,
+            restarts=draft.method.tries,
             time_limit_s=_left(request.time_limit_s, arrived),
             report_every=report_every,
         )

@@ -9,6 +9,7 @@ import torch
 
 from iguana.v1 import attack_pb2
 from iguana_server.attacks.base import MARGIN
+from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.models.base import Model
 from iguana_server.rpc import bounds
 from iguana_server.rpc.bounds import Limits
@@ -40,7 +41,9 @@ def to_draft(
 ) -> Draft | None:
     """Read a request whose number of images is right; None where it names no method."""
     n = len(request.images)
-    stop_on = STOP_ON.read(faults, "stop_on", request.stop_on)
+    own = ATTACKS.get(request.WhichOneof("method") or "")
+    stop_own = STOP_ON.number(own.default_stop) if own else STOP_ON.default
+    stop_on = STOP_ON.read(faults, "stop_on", request.stop_on, stop_own)
     keep = KEEP_LAST.read(faults, "keep", request.keep)
     grid = ON_GRID.read(faults, "output_grid", request.output_grid)
     strict = STRICT.read(faults, "determinism", request.determinism)
@@ -51,7 +54,7 @@ def to_draft(
     if not 0 <= limit_s <= bounds.MAX_TIME_LIMIT_S:  # NaN is not
         faults.add("time_limit_s", f"[0, {bound(bounds.MAX_TIME_LIMIT_S)}] s", number(limit_s))
     goals = to_goals(request.goals, n, classes, faults)
-    method = to_method(request, n, limits, faults)
+    method = to_method(request, n, len(classes.names), limits, faults)
     if method is None:
         return None
     loss = loss or LOSS.number(method.attack.default_loss)

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from google.protobuf.descriptor import FieldDescriptor
 
 from iguana.v1 import model_pb2
-from iguana_server.attacks.base import Attack, Parameter
+from iguana_server.attacks.base import Attack
 from iguana_server.models.base import Model
 from iguana_server.rpc.bounds import Limits
-from iguana_server.rpc.method import RESTARTS, fields_of, highest
+from iguana_server.rpc.method import RESTARTS, TARGETS, fields_of, highest, scalar
 
 
 def from_model(model: Model) -> model_pb2.Model:
@@ -50,12 +50,8 @@ def from_attack(attack: type[Attack], limits: Limits) -> model_pb2.Attack:
 
 
 def _parameter(field: FieldDescriptor, attack: type[Attack], limits: Limits) -> model_pb2.Parameter:
-    if field.name == RESTARTS:
-        p = Parameter(
-            name=RESTARTS, kind="int", low=1, high=limits.max_restarts, default=1, doc="tries of each sample"
-        )
-    else:
-        p = attack.parameters()[field.name]
+    once = field.name in (RESTARTS, TARGETS)
+    p = scalar(field.name, limits) if once else attack.parameters()[field.name]
     return model_pb2.Parameter(
         name=p.name,
         kind=p.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
 from iguana.v1 import attack_pb2, image_pb2
 from iguana_server.attacks.base import Attack, Parameter
@@ -17,7 +17,9 @@ from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.faults import Faults, bound, counts, listed
 
-RESTARTS = "restarts"  # the one field that is no column: each try is a row of its own
+RESTARTS, TARGETS = "restarts", "targets"  # one value a request: each try is a row of its own
+_BOUNDED = {"steps": "max_steps", "queries": "max_queries"}  # parameters with a limit of the server's
+_MOST_TARGETS = 9  # classes of an attack that aims at each of the likeliest: Croce and Hein 2020
 METHODS: Mapping[str, FieldDescriptor] = {
     field.name: field for field in attack_pb2.AttackRequest.DESCRIPTOR.oneofs_by_name["method"].fields
 }
@@ -29,21 +31,24 @@ class Method:
 
     attack: type[Attack]
     columns: dict[str, torch.Tensor]
-    restarts: int | None  # None where the attack has none
+    scalars: dict[str, int]  # restarts and targets, where the attack has them
 
-    def moves(self, n: int) -> int:
+    @property
+    def tries(self) -> int:
+        """Rows of a sample."""
+        return math.prod(self.scalars.values())
+
+    def looks(self, n: int) -> int:
         """Of all rows of n samples together."""
-        steps = int(self.columns["steps"].sum()) if "steps" in self.columns else n
-        return steps * (self.restarts or 1)
+        given = {"steps": torch.ones(n, dtype=torch.int64)} | self.columns
+        return int(self.attack.looks(given).sum()) * self.tries
 
     @property
     def used(self) -> dict[str, list[float]]:
         """Every parameter as used, one value a sample."""
         used = {name: column.tolist() for name, column in self.columns.items()}
-        if self.restarts is not None:
-            n = len(next(iter(self.columns.values())))
-            used[RESTARTS] = [self.restarts] * n
-        return used
+        n = len(next(iter(self.columns.values())))
+        return used | {name: [value] * n for name, value in self.scalars.items()}
 
 
 def fields_of(attack: type[Attack]) -> Sequence[FieldDescriptor]:
@@ -55,7 +60,21 @@ def fields_of(attack: type[Attack]) -> Sequence[FieldDescriptor]:
 
 def highest(parameter: Parameter, limits: Limits) -> float:
     """Return the greatest value that this server takes."""
-    return min(parameter.high, limits.max_steps) if parameter.name == "steps" else parameter.high
+    limit = _BOUNDED.get(parameter.name)
+    return min(parameter.high, getattr(limits, limit)) if limit else parameter.high
+
+
+def scalar(name: str, limits: Limits) -> Parameter:
+    """Return what is declared of a field that is given once a request."""
+    if name == RESTARTS:
+        most, default, doc = limits.max_restarts, 1, "tries of each sample"
+    else:
+        most, default, doc = (
+            _MOST_TARGETS,
+            _MOST_TARGETS,
+            "likeliest other classes that are aimed at, each by a try",
+        )
+    return Parameter(name=name, kind="int", low=1, high=most, default=default, doc=doc)
 
 
 def images_of(request: attack_pb2.AttackRequest) -> Mapping[str, Sequence[image_pb2.Image]]:
@@ -67,8 +86,10 @@ def images_of(request: attack_pb2.AttackRequest) -> Mapping[str, Sequence[image_
     return {parameter: getattr(getattr(request, name), parameter) for parameter in images}
 
 
-def to_method(request: attack_pb2.AttackRequest, n: int, limits: Limits, faults: Faults) -> Method | None:
-    """Read the attack of n samples; None where the request names none."""
+def to_method(
+    request: attack_pb2.AttackRequest, n: int, classes: int, limits: Limits, faults: Faults
+) -> Method | None:
+    """Read the attack of n samples on a model of so many classes; None where the request names none."""
     name = request.WhichOneof("method")
     if name is None:
         faults.add("method", f"one of {', '.join(ATTACKS)}", "none")
@@ -92,9 +113,14 @@ def to_method(request: attack_pb2.AttackRequest, n: int, limits: Limits, faults:
     if not own:  # else the values are not the caller's
         for parameter_name, description in attack.faults(columns):
             own.say(parameter_name, description)
-    restarts = _restarts(message, columns, limits, own)
+    scalars = {field.name: 1 for field in fields_of(attack) if field.name in (RESTARTS, TARGETS)}
+    if RESTARTS in scalars:
+        scalars[RESTARTS] = _restarts(message.restarts, columns, limits, own)
+    if TARGETS in scalars:
+        scalars[TARGETS] = _targets(message.targets, classes, own)
+        columns[TARGETS] = torch.full((n,), scalars[TARGETS])
     faults.extend(own)
-    return Method(attack, columns, restarts)
+    return Method(attack, columns, scalars)
 
 
 def _column(
@@ -133,17 +159,20 @@ def _column(
     return column.copy_(given)
 
 
-def _restarts(
-    message: Message, columns: Mapping[str, torch.Tensor], limits: Limits, faults: Faults
-) -> int | None:
-    given: int | None = getattr(message, RESTARTS, None)
-    if given is None:
-        return None
+def _restarts(given: int, columns: Mapping[str, torch.Tensor], limits: Limits, faults: Faults) -> int:
     if given > limits.max_restarts:
         faults.add(RESTARTS, f"1..{limits.max_restarts}", str(given))
-    elif given > 1 and not columns["random_start"].all():
+    elif given > 1 and "random_start" in columns and not columns["random_start"].all():
         faults.add(RESTARTS, "1 where random_start is false", str(given))
     return given or 1
+
+
+def _targets(given: int, classes: int, faults: Faults) -> int:
+    """Read how many classes are aimed at; by default as many as there are, up to nine."""
+    most = min(_MOST_TARGETS, classes - 1)
+    if given > most:
+        faults.add(TARGETS, f"1..{most}", str(given))
+    return given or most
 
 
 def choices(field: FieldDescriptor) -> list[str]:

@@ -26,14 +26,14 @@ class Words(Generic[N, T]):
     meanings: Mapping[N, T]  # by number, without 0
     default: N
 
-    def read(self, faults: Faults, field: str, number: int) -> N:
+    def read(self, faults: Faults, field: str, number: int, default: N | None = None) -> N:
         """Return the number as used. One that the enum does not have is noted (proto3 lets any int through)."""
         if number in self.meanings:
             return cast(N, number)
         if number != 0:
             names = [self.name(known) for known in self.meanings]
             faults.add(field, f"{', '.join(names[:-1])} or {names[-1]}", str(number))
-        return self.default
+        return self.default if default is None else default
 
     def name(self, number: int) -> str:
         """Return the name of a number."""

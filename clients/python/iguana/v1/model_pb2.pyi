@@ -194,6 +194,7 @@ class Limits(_message.Message):
     DEFAULT_DEADLINE_S_FIELD_NUMBER: _builtins.int
     MAX_DEADLINE_S_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_MEMORY_FIELD_NUMBER: _builtins.int
+    MAX_QUERIES_FIELD_NUMBER: _builtins.int
     max_images: _builtins.int
     """max_images in one request."""
     max_image_bytes: _builtins.int
@@ -226,6 +227,8 @@ class Limits(_message.Message):
     """max_image_memory is the most bytes that the images of all requests in hand may take:
     4 a number (pixels x channels) of the model's input.
     """
+    max_queries: _builtins.int
+    """max_queries of an attack that sees answers only, no gradients."""
     def __init__(
         self,
         *,
@@ -242,10 +245,11 @@ class Limits(_message.Message):
         default_deadline_s: _builtins.float = ...,
         max_deadline_s: _builtins.float = ...,
         max_image_memory: _builtins.int = ...,
+        max_queries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_image_memory", b"max_image_memory", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_image_memory", b"max_image_memory", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_queries", b"max_queries", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
