@@ -77,7 +77,8 @@ async def answer(name: str) -> None:
             torch.set_num_threads(1)  # as the server does beside its engine; see iguana_server/process.py
             request = attack_pb2.AttackRequest.FromString(read(file))
             origin = Origin("iguana.v1.AttackService/Attack", "", time.monotonic() + 600, None)
-            job = (await codec.to_attack(request, origin)).job
+            order = await codec.to_attack(request, origin)
+            job = order.acts[0](range(len(order.images)))
             return lambda: engine.run(job)
 
         print(flush=True)

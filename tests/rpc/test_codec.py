@@ -96,7 +96,8 @@ async def test_plan_holds_what_was_asked(codec: Codec) -> None:
     )
     origin = Origin("iguana.v1.AttackService/Attack", "somebody", 123.0, object())
     order = await codec.to_attack(asked, origin, report_every=7)
-    job, plan = order.job, order.job.plan
+    job = order.acts[0](range(len(order.images)))
+    plan = job.plan
     assert (job.method, job.caller, job.deadline, job.span) == (
         origin.method,
         origin.caller,
@@ -142,7 +143,7 @@ async def test_time_limit_counts_from_the_arrival(codec: Codec, slow: Slow) -> N
     reading = asyncio.create_task(codec.to_attack(asked, ORIGIN))
     await asyncio.sleep(0.2)
     slow.nods.release(2)
-    left = (await reading).job.plan.time_limit_s
+    left = (await reading).acts[0]([0]).plan.time_limit_s
     assert left is not None
     assert 0 <= left <= 0.3
 

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from iguana.v1 import attack_pb2, image_pb2, manifest_pb2
-from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.attacks.catalog import CATALOG
 from iguana_server.attacks.losses import LOSSES
 from iguana_server.engine.answer import Ended
 from iguana_server.rpc.listing import from_attack
@@ -45,7 +45,7 @@ def comment(message: str, field: str) -> str:
 
 def parameters() -> Iterator[tuple[str, FieldDescriptor]]:
     for name in METHODS:
-        for field in fields_of(ATTACKS[name]):
+        for field in fields_of(CATALOG[name]):
             yield name, field
 
 
@@ -54,26 +54,26 @@ IDS = [f"{name}.{field.name}" for name, field in PARAMETERS]
 
 
 def test_every_method_is_an_attack_and_every_attack_a_method() -> None:
-    assert set(METHODS) == set(ATTACKS)
+    assert set(METHODS) == set(CATALOG)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_fields_and_parameters_are_the_same(name: str) -> None:
-    fields = {field.name for field in fields_of(ATTACKS[name])}
-    assert fields - SCALARS == set(ATTACKS[name].parameters())
+    fields = {field.name for field in fields_of(CATALOG[name])}
+    assert fields - SCALARS == set(CATALOG[name].parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_attacks_that_start_at_random_can_be_restarted(name: str) -> None:
-    fields = {field.name for field in fields_of(ATTACKS[name])}
+    fields = {field.name for field in fields_of(CATALOG[name])}
     if "random_start" in fields:
         assert RESTARTS in fields
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_attacks_that_aim_at_several_classes_have_a_column_for_their_number(name: str) -> None:
-    fields = {field.name for field in fields_of(ATTACKS[name])}
-    assert (TARGETS in fields) == (TARGETS in ATTACKS[name].columns())
+    fields = {field.name for field in fields_of(CATALOG[name])}
+    assert (TARGETS in fields) == (TARGETS in CATALOG[name].columns())
 
 
 @pytest.mark.parametrize(("name", "field"), PARAMETERS, ids=IDS)
@@ -88,7 +88,7 @@ def test_default_and_range_are_those_of_the_contract(name: str, field: FieldDesc
         assert "1 to 9" in said
         assert "0 means 9" in said
         return
-    parameter = ATTACKS[name].parameters()[field.name]
+    parameter = CATALOG[name].parameters()[field.name]
     if parameter.kind == "image":
         assert "none means the sample's own image" in said
         return
@@ -162,20 +162,20 @@ def test_defaults_of_enums_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_listing_tells_what_is_checked(name: str) -> None:
-    listed = from_attack(ATTACKS[name], LIMITS)
-    assert [p.name for p in listed.parameters] == [field.name for field in fields_of(ATTACKS[name])]
+    listed = from_attack(CATALOG[name], LIMITS)
+    assert [p.name for p in listed.parameters] == [field.name for field in fields_of(CATALOG[name])]
     assert listed.loss in LOSSES
     for p in listed.parameters:
         if p.name == "steps":
             assert (p.low, p.high) == (1, LIMITS.max_steps)
         elif p.name == "queries":
-            assert p.high == min(LIMITS.max_queries, ATTACKS[name].parameters()[p.name].high)
+            assert p.high == min(LIMITS.max_queries, CATALOG[name].parameters()[p.name].high)
         elif p.name == TARGETS:
             assert (p.kind, p.low, p.high, p.default_value) == ("int", 1, 9, 9)
         elif p.name == RESTARTS:
             assert (p.kind, p.low, p.high, p.default_value) == ("int", 1, LIMITS.max_restarts, 1)
         else:
-            own = ATTACKS[name].parameters()[p.name]
+            own = CATALOG[name].parameters()[p.name]
             assert (p.kind, p.low, p.high, p.default_value) == (own.kind, own.low, own.high, own.default)
             assert p.rule == (own.rule.text if own.rule else "")
             assert tuple(p.choices) == own.choices

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from iguana.v1 import attack_pb2, classify_pb2, image_pb2, manifest_pb2, model_pb2
-from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.attacks.catalog import ATTACKS, CATALOG
 from iguana_server.models.base import Model
 from tests.rpc.service import (
     CLASSES,
@@ -402,4 +402,4 @@ async def test_models_and_limits_are_listed() -> None:
 
 async def test_attacks_are_listed_by_name(service: Service) -> None:
     reply = await service.model.ListAttacks(model_pb2.ListAttacksRequest())
-    assert [one.name for one in reply.attacks] == sorted(ATTACKS)
+    assert [one.name for one in reply.attacks] == sorted(CATALOG)

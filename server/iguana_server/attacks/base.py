@@ -131,19 +131,48 @@ class Table:
             column[rows if isinstance(rows, slice) else rows.to(column.device)] = getattr(other, name)
 
 
-class Attack(Table, ABC):
+class Method(Table, ABC):
+    """What a caller may name, and what it says of itself: an attack, or several in turn (script.py)."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    default_loss: ClassVar[str] = "cross_entropy"
+    default_stop: ClassVar[int] = FIRST_SUCCESS
+
+    @classmethod
+    def derived(cls, columns: Mapping[str, Tensor], given: Container[str]) -> dict[str, Tensor]:
+        """The parameters that were not given and whose default follows from these columns."""
+        return {
+            name: p.rule.of(columns)
+            for name, p in cls.parameters().items()
+            if p.rule is not None and name not in given
+        }
+
+    @classmethod
+    def faults(cls, values: Mapping[str, Tensor]) -> list[tuple[str, str]]:  # noqa: ARG003 - others need them
+        """Parameters that do not go together, as (name, description)."""
+        return []
+
+    @classmethod
+    def looks(cls, values: Mapping[str, Tensor]) -> Tensor:
+        """[n] most looks at the model from which a row moves, given its columns; one more, the last, is judged only.
+
+        An attack that needs several looks for one move (samples of a neighbourhood, classes, queries) takes them
+        one after another, and counts in columns of its own where it is: the looks of one row share passes with
+        those of others.
+        """
+        return values["steps"]
+
+
+class Attack(Method, ABC):
     """What all attacks share: the goal, the best so far, and when a row is done.
 
     Pixels are float32 in [0, 1]; images are [n, C, H, W], logits [n, K], all else [n].
     Columns are changed in place only: the table may be a view of a larger one.
     """
 
-    name: ClassVar[str]
-    paper: ClassVar[str]
     norm: ClassVar[Literal["linf", "l2", "none"]] = "linf"
     gradient: ClassVar[bool] = True  # needs gradients
-    default_loss: ClassVar[str] = "cross_entropy"
-    default_stop: ClassVar[int] = FIRST_SUCCESS
 
     loss_name: str
     on_grid: bool  # judged and delivered on the 8-bit grid
@@ -212,26 +241,7 @@ class Attack(Table, ABC):
         """Rows."""
         return len(self.t)
 
-    @classmethod
-    def derived(cls, columns: Mapping[str, Tensor], given: Container[str]) -> dict[str, Tensor]:
-        """The parameters that were not given and whose default follows from these columns."""
-        return {
-            name: p.rule.of(columns)
-            for name, p in cls.parameters().items()
-            if p.rule is not None and name not in given
-        }
-
     # --- what an attack says of itself -------------------------------------------------
-
-    @classmethod
-    def looks(cls, values: Mapping[str, Tensor]) -> Tensor:
-        """[n] most looks at the model from which a row moves, given its columns; one more, the last, is judged only.
-
-        An attack that needs several looks for one move (samples of a neighbourhood, classes, queries) takes them
-        one after another, and counts in columns of its own where it is: the looks of one row share passes with
-        those of others.
-        """
-        return values["steps"]
 
     def opens(self) -> Tensor:
         """[n] bool: rows that start off the clean image, and so look at it once before."""
@@ -247,11 +257,6 @@ class Attack(Table, ABC):
     def judged(self) -> Tensor:
         """[n] bool: rows whose `points` are candidates, to be judged before the move. The last look always is."""
         return torch.ones_like(self.done)
-
-    @classmethod
-    def faults(cls, values: Mapping[str, Tensor]) -> list[tuple[str, str]]:  # noqa: ARG003 - others need them
-        """Parameters that do not go together, as (name, description)."""
-        return []
 
     def radius(self) -> Tensor:
         """[n] radius of the ball; 1 where there is none."""

@@ -191,8 +191,9 @@ class AttackJob(Job):
         strict: bool = True,
         deadline: float | None = None,
         span: object = None,
+        samples: Sequence[int] | None = None,
     ) -> None:
-        """Take images and what is wanted; see Job."""
+        """Take images and what is wanted of those samples, or of all; see Job."""
         super().__init__(
             images, method=method, model=model, caller=caller, strict=strict, deadline=deadline, span=span
         )
@@ -203,17 +204,19 @@ class AttackJob(Job):
             name: torch.full((len(images),), c.fill, dtype=c.dtype) for name, c in columns if c.shape == "row"
         }
         self._looks: list[int] = plan.attack.looks(fills | plan.columns).tolist()
-        self._tries = {sample: Tries(plan.restarts) for sample in range(len(images))}
+        self._samples = range(len(images)) if samples is None else samples
+        self.pending = len(self._samples)
+        self._tries = {sample: Tries(plan.restarts) for sample in self._samples}
 
     @cached_property
     def row_cost(self) -> int:
         """Its moves."""
-        return math.ceil(sum(self._looks) / len(self._looks)) * self.pixels
+        return math.ceil(sum(self._looks[i] for i in self._samples) / len(self._samples)) * self.pixels
 
     @property
     def size(self) -> int:
         """One row a try."""
-        return len(self._looks) * self.plan.restarts
+        return len(self._samples) * self.plan.restarts
 
     @property
     def seated(self) -> bool:
@@ -227,7 +230,8 @@ class AttackJob(Job):
     def rows(self) -> Iterable[Row]:
         """First tries first."""
         for restart in range(self.plan.restarts):
-            for sample, looks in enumerate(self._looks):
+            for sample in self._samples:
+                looks = self._looks[sample]
                 yield Row(self, sample, restart, Stage.MOVE, looks, gradient=self.plan.attack.gradient)
 
     def table(self, rows: Sequence[Row], images: Tensor, classes: int) -> Attack:

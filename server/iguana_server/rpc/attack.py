@@ -10,6 +10,7 @@ from iguana.v1 import attack_pb2 as pb
 from iguana.v1 import attack_pb2_grpc, error_pb2
 from iguana_server.engine.answer import Forged, Progress
 from iguana_server.engine.loop import Engine
+from iguana_server.engine.script import in_turn
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.context import Context
 from iguana_server.rpc.origin import Origin
@@ -35,11 +36,11 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
         """Forge a batch, and tell how it goes."""
         order = await self._codec.to_watched(request, Origin.of(context))
         outcomes: Counter[str] = Counter()
-        async with aclosing(self._engine.stream(order.job)) as events:
+        async with aclosing(in_turn(self._engine, len(order.images), order.acts)) as events:
             async for event in events:
                 if isinstance(event, Progress):
                     yield pb.WatchAttackResponse(progress=_progress(event))
-                elif isinstance(event, Forged):
+                else:
                     outcomes[event.outcome] += 1
                     yield pb.WatchAttackResponse(result=await self._codec.from_forged(order, event))
         yield pb.WatchAttackResponse(summary=pb.AttackSummary(manifest=order.manifest, **outcomes))
@@ -64,8 +65,12 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
 
     async def _attack(self, request: pb.AttackRequest, origin: Origin, path: str = "") -> pb.AttackResponse:
         order = await self._codec.to_attack(request, origin, path)
-        forged = await self._engine.run(order.job)
-        return await self._codec.from_attack(order, forged)
+        forged: list[Forged] = []
+        async with aclosing(in_turn(self._engine, len(order.images), order.acts)) as events:
+            async for event in events:
+                if isinstance(event, Forged):
+                    forged.append(event)
+        return await self._codec.from_attack(order, sorted(forged, key=lambda one: one.sample))
 
 
 def _progress(event: Progress) -> pb.AttackProgress:

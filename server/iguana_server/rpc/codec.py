@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from iguana.v1 import attack_pb2, classify_pb2, image_pb2
+from iguana_server.attacks.script import Act
 from iguana_server.engine.answer import Forged, Looked
 from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
 from iguana_server.errors import InternalError, InvalidArgument, NotFound
@@ -57,9 +58,10 @@ class ClassifyOrder:
 
 @dataclass(frozen=True)
 class AttackOrder:
-    """A job, and how its answer is to look."""
+    """Images, the attacks that follow one another on those of them that hold, and how the answer is to look."""
 
-    job: AttackJob
+    images: torch.Tensor  # [n, C, H, W]
+    acts: Sequence[Callable[[Sequence[int]], AttackJob]]
     model: Model
     delivery: Delivery
     manifest: attack_pb2.AttackManifest
@@ -144,26 +146,32 @@ class Codec:
             columns[name] = await self._pixels(images, field, model, faults) if images else clean
         faults.check()
         assert draft is not None  # noqa: S101 - it is a fault to name no method
-        plan = Plan(
-            attack=draft.method.attack,
-            columns=draft.columns | {name: column.expand_as(clean) for name, column in columns.items()},
-            loss_name=draft.loss_name,
-            on_grid=draft.delivery.on_grid,
-            restarts=draft.method.tries,
-            time_limit_s=_left(request.time_limit_s, arrived),
-            report_every=report_every,
-        )
-        job = AttackJob(
-            clean,
-            plan,
-            method=origin.method,
-            model=model.spec.name,
-            caller=origin.caller,
-            strict=draft.strict,
-            deadline=origin.deadline,
-            span=origin.span,
-        )
-        return AttackOrder(job, model, draft.delivery, draft.manifest)
+        shared = draft.columns | {name: column.expand_as(clean) for name, column in columns.items()}
+
+        def job(act: Act, samples: Sequence[int]) -> AttackJob:
+            plan = Plan(
+                attack=act.attack,
+                columns=shared | act.columns,
+                loss_name=act.loss_name,
+                on_grid=draft.delivery.on_grid,
+                restarts=act.tries,
+                time_limit_s=_left(request.time_limit_s, arrived),
+                report_every=report_every,
+            )
+            return AttackJob(
+                clean,
+                plan,
+                method=origin.method,
+                model=model.spec.name,
+                caller=origin.caller,
+                strict=draft.strict,
+                deadline=origin.deadline,
+                span=origin.span,
+                samples=samples,
+            )
+
+        acts = [partial(job, act) for act in draft.acts]
+        return AttackOrder(clean, acts, model, draft.delivery, draft.manifest)
 
     async def to_watched(self, request: attack_pb2.WatchAttackRequest, origin: Origin) -> AttackOrder:
         """Read a batch to be forged and watched."""
@@ -174,18 +182,14 @@ class Codec:
 
     async def from_forged(self, order: AttackOrder, forged: Forged) -> attack_pb2.AttackResult:
         """Write the result of a sample."""
-        clean = order.job.images[forged.sample]
+        clean = order.images[forged.sample]
         return await self._apart(partial(from_forged, forged, clean, order.model.spec, order.delivery))
 
-    async def from_attack(
-        self, order: AttackOrder, forged: Sequence[Looked | Forged]
-    ) -> attack_pb2.AttackResponse:
+    async def from_attack(self, order: AttackOrder, forged: Sequence[Forged]) -> attack_pb2.AttackResponse:
         """Write the answer of a batch."""
-        spec, delivery, clean = order.model.spec, order.delivery, order.job.images
+        spec, delivery, clean = order.model.spec, order.delivery, order.images
         results = await self._each(
-            partial(from_forged, answer, clean[answer.sample], spec, delivery)
-            for answer in forged
-            if isinstance(answer, Forged)
+            partial(from_forged, answer, clean[answer.sample], spec, delivery) for answer in forged
         )
         written = [_sound(result) for result in results]
         return attack_pb2.AttackResponse(results=written, manifest=order.manifest)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from iguana.v1 import attack_pb2
 from iguana_server.attacks.base import MARGIN
-from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.attacks.catalog import CATALOG
+from iguana_server.attacks.script import Act, Script
 from iguana_server.models.base import Model
 from iguana_server.rpc import bounds
 from iguana_server.rpc.bounds import Limits
@@ -29,8 +30,8 @@ class Draft:
     """What a plan needs, and how the answer is to look."""
 
     method: Method
-    columns: dict[str, torch.Tensor]  # [n], those of the method among them
-    loss_name: str
+    acts: Sequence[Act]
+    columns: dict[str, torch.Tensor]  # [n], of all acts
     strict: bool
     delivery: Delivery
     manifest: attack_pb2.AttackManifest
@@ -41,7 +42,7 @@ def to_draft(
 ) -> Draft | None:
     """Read a request whose number of images is right; None where it names no method."""
     n = len(request.images)
-    own = ATTACKS.get(request.WhichOneof("method") or "")
+    own = CATALOG.get(request.WhichOneof("method") or "")
     stop_own = STOP_ON.number(own.default_stop) if own else STOP_ON.default
     stop_on = STOP_ON.read(faults, "stop_on", request.stop_on, stop_own)
     keep = KEEP_LAST.read(faults, "keep", request.keep)
@@ -57,7 +58,9 @@ def to_draft(
     method = to_method(request, n, len(classes.names), limits, faults)
     if method is None:
         return None
-    loss = loss or LOSS.number(method.attack.default_loss)
+    if loss and issubclass(method.kind, Script):
+        faults.add("loss", f"LOSS_UNSPECIFIED with {method.kind.name}, which has its own", LOSS.name(loss))
+    loss = loss or LOSS.number(method.kind.default_loss)
     fewest = _FEWEST_CLASSES.get(loss, (0, 0))[bool(goals.targeted.any())]
     if len(classes.names) < fewest:
         name = attack_pb2.Loss.Name(loss)
@@ -70,13 +73,13 @@ def to_draft(
     }
     return Draft(
         method=method,
-        columns={"label": goals.label, "targeted": goals.targeted, **shared, **method.columns},
-        loss_name=LOSS.meanings[loss],
+        acts=() if faults else method.acts(LOSS.meanings[loss], len(classes.names)),
+        columns={"label": goals.label, "targeted": goals.targeted, **shared},
         strict=STRICT.meanings[strict],
         delivery=delivery,
         manifest=attack_pb2.AttackManifest(
             run=manifest(model, strict=STRICT.meanings[strict]),
-            method=method.attack.name,
+            method=method.kind.name,
             parameters=(
                 attack_pb2.UsedParameter(name=name, values=values) for name, values in method.used.items()
             ),

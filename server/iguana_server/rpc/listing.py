@@ -7,7 +7,7 @@ from dataclasses import asdict
 from google.protobuf.descriptor import FieldDescriptor
 
 from iguana.v1 import model_pb2
-from iguana_server.attacks.base import Attack
+from iguana_server.attacks.base import Method
 from iguana_server.models.base import Model
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.method import RESTARTS, TARGETS, fields_of, highest, scalar
@@ -38,7 +38,7 @@ def from_limits(limits: Limits) -> model_pb2.Limits:
     return model_pb2.Limits(**asdict(limits))
 
 
-def from_attack(attack: type[Attack], limits: Limits) -> model_pb2.Attack:
+def from_attack(attack: type[Method], limits: Limits) -> model_pb2.Attack:
     """Return what an attack declares, its parameters in the order of the contract."""
     said = (attack.__doc__ or "").partition("\n")[0].removesuffix(".")
     return model_pb2.Attack(
@@ -49,7 +49,7 @@ def from_attack(attack: type[Attack], limits: Limits) -> model_pb2.Attack:
     )
 
 
-def _parameter(field: FieldDescriptor, attack: type[Attack], limits: Limits) -> model_pb2.Parameter:
+def _parameter(field: FieldDescriptor, attack: type[Method], limits: Limits) -> model_pb2.Parameter:
     once = field.name in (RESTARTS, TARGETS)
     p = scalar(field.name, limits) if once else attack.parameters()[field.name]
     return model_pb2.Parameter(

@@ -12,8 +12,10 @@ import torch
 from google.protobuf.descriptor import FieldDescriptor
 
 from iguana.v1 import attack_pb2, image_pb2
+from iguana_server.attacks import base
 from iguana_server.attacks.base import Attack, Parameter
-from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.attacks.catalog import CATALOG
+from iguana_server.attacks.script import Act, Script
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.faults import Faults, bound, counts, listed
 
@@ -27,9 +29,9 @@ METHODS: Mapping[str, FieldDescriptor] = {
 
 @dataclass(frozen=True)
 class Method:
-    """An attack as asked for: its parameters as columns [n], but for images; how often each sample is tried."""
+    """A method as asked for: its parameters as columns [n], but for images; how often each sample is tried."""
 
-    attack: type[Attack]
+    kind: type[base.Method]
     columns: dict[str, torch.Tensor]
     scalars: dict[str, int]  # restarts and targets, where the attack has them
 
@@ -41,7 +43,14 @@ class Method:
     def looks(self, n: int) -> int:
         """Of all rows of n samples together."""
         given = {"steps": torch.ones(n, dtype=torch.int64)} | self.columns
-        return int(self.attack.looks(given).sum()) * self.tries
+        return int(self.kind.looks(given).sum()) * self.tries
+
+    def acts(self, loss_name: str, classes: int) -> Sequence[Act]:
+        """Return the attacks in their order: one, but for a script."""
+        if issubclass(self.kind, Script):
+            return self.kind.acts(self.columns, classes)
+        assert issubclass(self.kind, Attack)  # noqa: S101 - there is nothing else
+        return [Act(self.kind, loss_name, self.columns, self.tries)]
 
     @property
     def used(self) -> dict[str, list[float]]:
@@ -51,9 +60,9 @@ class Method:
         return used | {name: [value] * n for name, value in self.scalars.items()}
 
 
-def fields_of(attack: type[Attack]) -> Sequence[FieldDescriptor]:
-    """Return the fields of an attack's message, in the order of the contract."""
-    message = METHODS[attack.name].message_type
+def fields_of(kind: type[base.Method]) -> Sequence[FieldDescriptor]:
+    """Return the fields of a method's message, in the order of the contract."""
+    message = METHODS[kind.name].message_type
     assert message is not None  # noqa: S101 - every method is a message
     return message.fields
 
@@ -82,7 +91,7 @@ def images_of(request: attack_pb2.AttackRequest) -> Mapping[str, Sequence[image_
     name = request.WhichOneof("method")
     if name is None:
         return {}
-    images = (p.name for p in ATTACKS[name].parameters().values() if p.kind == "image")
+    images = (p.name for p in CATALOG[name].parameters().values() if p.kind == "image")
     return {parameter: getattr(getattr(request, name), parameter) for parameter in images}
 
 
@@ -92,35 +101,35 @@ def to_method(
     """Read the attack of n samples on a model of so many classes; None where the request names none."""
     name = request.WhichOneof("method")
     if name is None:
-        faults.add("method", f"one of {', '.join(ATTACKS)}", "none")
+        faults.add("method", f"one of {', '.join(CATALOG)}", "none")
         return None
-    attack, message = ATTACKS[name], getattr(request, name)
+    kind, message = CATALOG[name], getattr(request, name)
     own = Faults(f"{faults.path}{name}.")
-    parameters = attack.parameters()
+    parameters = kind.parameters()
     columns: dict[str, torch.Tensor] = {}
     given: set[str] = set()
-    for field in fields_of(attack):
+    for field in fields_of(kind):
         parameter = parameters.get(field.name)
         if parameter is not None and parameter.kind != "image":
             values = getattr(message, field.name)
             columns[field.name] = _column(values, parameter, field, n, limits, own)
             if values:
                 given.add(field.name)
-    columns |= attack.derived(columns, given)
+    columns |= kind.derived(columns, given)
     for parameter_name, images in images_of(request).items():
         if len(images) not in (0, 1, n):
             own.add(parameter_name, f"none, {counts(n, 'image')}", str(len(images)))
     if not own:  # else the values are not the caller's
-        for parameter_name, description in attack.faults(columns):
+        for parameter_name, description in kind.faults(columns):
             own.say(parameter_name, description)
-    scalars = {field.name: 1 for field in fields_of(attack) if field.name in (RESTARTS, TARGETS)}
+    scalars = {field.name: 1 for field in fields_of(kind) if field.name in (RESTARTS, TARGETS)}
     if RESTARTS in scalars:
         scalars[RESTARTS] = _restarts(message.restarts, columns, limits, own)
     if TARGETS in scalars:
         scalars[TARGETS] = _targets(message.targets, classes, own)
         columns[TARGETS] = torch.full((n,), scalars[TARGETS])
     faults.extend(own)
-    return Method(attack, columns, scalars)
+    return Method(kind, columns, scalars)
 
 
 def _column(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iguana.v1 import model_pb2 as pb
 from iguana.v1 import model_pb2_grpc
-from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.attacks.catalog import CATALOG
 from iguana_server.engine.loop import Engine
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.context import Context
@@ -18,7 +18,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Tell of this engine's models and this codec's limits."""
         models = (from_model(model) for _, model in sorted(engine.models.items()))
         self._models = pb.ListModelsResponse(models=models, limits=from_limits(codec.limits))
-        attacks = (from_attack(attack, codec.limits) for attack in ATTACKS.values())
+        attacks = (from_attack(attack, codec.limits) for attack in CATALOG.values())
         self._attacks = pb.ListAttacksResponse(attacks=attacks)
 
     async def ListModels(  # noqa: N802 - the contract's name, as below
