@@ -8,6 +8,9 @@ It prints a line when it is ready. Then lines of JSON on standard input ask, and
                                               of so many rows, the last padded
     {"attack": "FILE", "calls": 1}            Attack: FILE holds an AttackRequest; the engine's part of it alone
 
+A process is asked for one of the two alone: passes are run by this thread, attacks by the engine's, and a second
+team of OpenMP threads would slow the first.
+
 The answer is {"ms": [the time of each call], "s": the time of them all, "cpu_s": what this process worked}.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -36,7 +40,7 @@ def timed(run: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - began)
 
 
-async def answer(name: str) -> None:
+async def answer(name: str) -> None:  # noqa: PLR0915 - the imports
     """Answer lines until there are no more."""
     import numpy as np  # noqa: PLC0415 (torch must come after prepare())
     import torch  # noqa: PLC0415
@@ -66,15 +70,12 @@ async def answer(name: str) -> None:
                 best += model(padded)[: len(rows)].softmax(1).topk(5).indices.tolist()
         return best
 
-    def classified(calls: int, batch: int, size: int) -> list[float]:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        return [timed(partial(classify, batch, size)) for _ in range(calls)]
-
-    with Engine({name: model}) as engine, ThreadPoolExecutor(2) as decoders:
+    with contextlib.ExitStack() as stack:
+        decoders = stack.enter_context(ThreadPoolExecutor(2))
+        engine = Engine({name: model})
         codec = Codec(engine.models, app.limits(Config()), decoders=decoders)
 
         async def attack(file: str) -> Callable[[], Awaitable[object]]:
-            torch.set_num_threads(1)  # as the server does beside its engine; see iguana_server/process.py
             request = attack_pb2.AttackRequest.FromString(read(file))
             origin = Origin("iguana.v1.AttackService/Attack", "", time.monotonic() + 600, None)
             order = await codec.to_attack(request, origin)
@@ -82,19 +83,24 @@ async def answer(name: str) -> None:
             return lambda: engine.run(job)
 
         print(flush=True)
-        loop = asyncio.get_running_loop()
+        loop, started = asyncio.get_running_loop(), False
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             order: dict[str, Any] = json.loads(line)
             times: list[float] = []
             worked = time.process_time()
             if "attack" in order:
+                if not started:
+                    started = True
+                    stack.enter_context(engine)
+                    torch.set_num_threads(1)  # as the server does beside its engine
                 for _ in range(order["calls"]):
                     run = await attack(order["attack"])
                     began = time.perf_counter()
                     await run()
                     times.append(1e3 * (time.perf_counter() - began))
             else:
-                times = passing(partial(classified, order["calls"], order["batch"], order["size"]))
+                work = partial(classify, order["batch"], order["size"])
+                times = [timed(work) for _ in range(order["calls"])]
             said = {"ms": times, "s": sum(times) / 1e3, "cpu_s": time.process_time() - worked}
             print(json.dumps(said), flush=True)
 

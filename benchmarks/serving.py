@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -208,9 +209,10 @@ class Bench:
         """Start a peer with the interpreter that it is installed for."""
         began = time.perf_counter()
         request = self.folder / f"{self.model}-{name}"
-        child = self.spawn(python, others.__file__, name, self.model, request)
-        port, method = child.line().split()
-        return self.serving(name, child, int(port), method, {"": request}, began)
+        child = self.spawn(python, "-m", f"benchmarks.others.{name}_", self.model, request)
+        while not (said := re.fullmatch(r"(\d+) (/\S+)\n", child.line())):
+            pass  # its own log
+        return self.serving(name, child, int(said[1]), said[2], {"": request}, began)
 
     def serving(
         self, name: str, child: Child, port: int, method: str, requests: dict[str, Path], began: float
