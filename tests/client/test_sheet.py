@@ -3,7 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iguana import AttackResult, Classification, ClassScore, Ended, InternalError, Norms, Outcome, Picture
+from iguana import (
+    AttackResult,
+    Classification,
+    ClassScore,
+    Diagnosis,
+    Ended,
+    InternalError,
+    Norms,
+    Outcome,
+    Picture,
+)
 from iguana.cli.sheet import amplification, draw_sheet
 
 
@@ -25,6 +35,8 @@ def result_of(clean: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], change: in
         forward=1,
         backward=1,
         zero_gradients=0,
+        attack="pgd",
+        diagnosis=Diagnosis(0, 1, 1, ()),
     )
 
 

@@ -35,13 +35,14 @@ class AttackOptions(TypedDict, total=False):
     | target       | None                 | the class to reach, by name or index; one for all or one a sample|
     | label        | None                 | the true class to leave; None is the clean prediction            |
     | seed         | 0                    | fixes all randomness                                             |
-    | stop         | "success"            | when to stop: "success", "never", or a lead in logits            |
+    | stop         | None                 | "success", "never", a lead in logits; None is the method's       |
     | keep         | "best"               | which iterate is delivered: "best" or "last"                     |
     | grid         | "uint8"              | pixels judged and delivered: "uint8" or "float"                  |
     | loss         | None                 | "cross_entropy", "margin", "dlr", "logit", "l2", "l1"           |
     | encoding     | None                 | delivered as "png" or "tensor"; None is PNG on the 8-bit grid    |
     | strict       | True                 | the same bytes in any company                                    |
     | time_limit_s | 0.0                  | deliver the best so far after so many seconds; 0 is no limit     |
+    | diagnose     | False                | let noise and queries try what holds: are gradients masked?      |
     | return_clean | False                | deliver the clean picture as the model saw it, too               |
     | top_k        | 5                    | how many classes to list before and after                        |
     | the rest     | None                 | the method's; None is the server's default                       |
@@ -53,7 +54,7 @@ class AttackOptions(TypedDict, total=False):
     target: ClassLike | Sequence[ClassLike | None] | None
     label: ClassLike | Sequence[ClassLike | None] | None
     seed: int
-    stop: str | float
+    stop: str | float | None
     keep: str
     grid: str
     loss: str | None
@@ -61,6 +62,7 @@ class AttackOptions(TypedDict, total=False):
     strict: bool
     time_limit_s: float
     return_clean: bool
+    diagnose: bool
     top_k: int
 
     epsilon: float | Sequence[float] | None
@@ -117,7 +119,7 @@ def _attack_request(
     target: Any = None,
     label: Any = None,
     seed: int = 0,
-    stop: str | float = "success",
+    stop: str | float | None = None,
     keep: str = "best",
     grid: str = "uint8",
     loss: str | None = None,
@@ -125,6 +127,7 @@ def _attack_request(
     strict: bool = True,
     time_limit_s: float = 0.0,
     return_clean: bool = False,
+    diagnose: bool = False,
     top_k: int = 5,
     **parameters: Any,
 ) -> attack_pb2.AttackRequest:
@@ -148,6 +151,7 @@ def _attack_request(
             choice.number("encoding", encoding, image_pb2.Encoding.DESCRIPTOR)
         ),
         return_clean=return_clean,
+        diagnose=diagnose,
         top_k=parameter.uint("top_k", top_k),
     )
     if loss is not None:
@@ -160,7 +164,9 @@ def _determinism(strict: bool) -> manifest_pb2.Determinism.ValueType:
     return manifest_pb2.DETERMINISM_STRICT if strict else manifest_pb2.DETERMINISM_FAST
 
 
-def _stop(stop: str | float) -> tuple[attack_pb2.StopOn.ValueType, float]:
+def _stop(stop: str | float | None) -> tuple[attack_pb2.StopOn.ValueType, float]:
+    if stop is None:
+        return attack_pb2.STOP_ON_UNSPECIFIED, 0.0
     if stop == "success":
         return attack_pb2.STOP_ON_FIRST_SUCCESS, 0.0
     if stop == "never":

@@ -15,6 +15,7 @@ from iguana.result import (
     Classification,
     Classifications,
     ClassScore,
+    Diagnosis,
     Ended,
     Manifest,
     Norms,
@@ -149,6 +150,15 @@ def _attack_result(message: attack_pb2.AttackResult) -> AttackResult:
         forward=message.forward,
         backward=message.backward,
         zero_gradients=message.zero_gradients,
+        attack=message.attack,
+        diagnosis=Diagnosis(
+            zero_gradients=message.diagnosis.zero_gradients,
+            rising=message.diagnosis.rising,
+            loss_gain=message.diagnosis.loss_gain,
+            suspicions=tuple(
+                choice.word_of(one, attack_pb2.Suspicion.DESCRIPTOR) for one in message.diagnosis.suspicions
+            ),
+        ),
         reason=message.reason,
     )
 

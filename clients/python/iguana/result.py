@@ -109,6 +109,20 @@ class Norms:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """Whether a model that held is robust, or hides its gradients."""
+
+    zero_gradients: float
+    """The share of gradients that were zero in every pixel."""
+    rising: float
+    """The share of judged pictures with more loss than the one before."""
+    loss_gain: float
+    """The loss at the delivered picture less that at the first."""
+    suspicions: tuple[str, ...]
+    """"zero_gradients", "loss_does_not_rise", "noise_wins", "black_box_wins"; none if all is well."""
+
+
+@dataclass(frozen=True)
 class AttackResult:
     """What became of one sample."""
 
@@ -139,6 +153,9 @@ class AttackResult:
     """Gradients taken, over all restarts."""
     zero_gradients: int
     """How many of them were zero everywhere: a sign of masked gradients."""
+    attack: str
+    """What made the delivered picture: the method, or one of those that it runs."""
+    diagnosis: Diagnosis
     reason: str = ""
     """Why it failed, if `outcome` is FAILED."""
 

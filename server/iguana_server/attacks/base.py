@@ -203,6 +203,10 @@ class Attack(Method, ABC):
     finite: Tensor = state(dtype=torch.bool, fill=True)
     done: Tensor = state(dtype=torch.bool)  # the answer is final
     zero_gradients: Tensor = state(dtype=torch.int64)
+    judgements: Tensor = state(dtype=torch.int64)  # candidates judged
+    rises: Tensor = state(dtype=torch.int64)  # of them, those with more loss than the one before
+    first_loss: Tensor = state()  # of the first
+    last_loss: Tensor = state()  # of the latest
 
     @classmethod
     def new(
@@ -313,6 +317,11 @@ class Attack(Method, ABC):
         ):
             column.copy_(torch.where(better, value, column))
         self.finite &= finite | self.done
+        known = judged & ~self.done
+        self.first_loss.copy_(torch.where(known & (self.judgements == 0), loss, self.first_loss))
+        self.rises += known & (self.judgements > 0) & (loss > self.last_loss)
+        self.last_loss.copy_(torch.where(known, loss, self.last_loss))
+        self.judgements += known
         # What is asked for: success, or success by a margin.
         asked = (self.stop != MARGIN) | (margin >= self.stop_margin)
         self.already |= first & hit & asked & finite

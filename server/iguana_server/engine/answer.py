@@ -45,6 +45,7 @@ class Forged:
 
     sample: int
     restart: int
+    attack: str
     ended: Ended
     fooled: bool
     image: Tensor
@@ -57,6 +58,9 @@ class Forged:
     forward: int
     backward: int
     zero_gradients: int
+    judgements: int  # candidates judged, of this try
+    rises: int  # of them, those with more loss than the one before
+    first_loss: float
 
     @property
     def rank(self) -> tuple[bool, bool, float, int]:

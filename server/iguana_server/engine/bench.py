@@ -24,6 +24,10 @@ from iguana_server.errors import DeadlineExceeded
 from iguana_server.models.base import Model
 
 _GRADIENT_LOOKS = 3  # a forward and a backward cost as much as three forwards
+_ANSWERED = (
+    *("fooled", "already", "finite", "done", "margin", "merit", "loss", "best_t"),
+    *("zero_gradients", "judgements", "rises", "first_loss"),
+)
 _ORDER = {Stage.MOVE: 0, Stage.OPEN: 1, Stage.LAST: 2}
 
 
@@ -324,8 +328,7 @@ def _seats(lane: Lane, chosen: set[Row]) -> list[_Seat]:
 def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
     """The answers of these rows of the table, each with memory of its own."""
     places = torch.tensor([row.place for row in rows])
-    names = ("fooled", "already", "finite", "margin", "merit", "loss", "best_t", "zero_gradients", "done")
-    columns = {name: table.pick(name, places).tolist() for name in names}
+    columns = {name: table.pick(name, places).tolist() for name in _ANSWERED}
     image, before, after = (table.pick(name, places).cpu() for name in ("best", "before", "after"))
     for i, row in enumerate(rows):
         c = {name: column[i] for name, column in columns.items()}
@@ -340,6 +343,7 @@ def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
         yield Forged(
             sample=row.sample,
             restart=row.restart,
+            attack=table.name,
             ended=ended,
             fooled=c["fooled"],
             image=image[i].clone(),
@@ -352,6 +356,9 @@ def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
             forward=row.forward,
             backward=row.backward,
             zero_gradients=c["zero_gradients"],
+            judgements=c["judgements"],
+            rises=c["rises"],
+            first_loss=c["first_loss"],
         )
 
 

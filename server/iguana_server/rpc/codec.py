@@ -27,6 +27,7 @@ from iguana_server.errors import InternalError, InvalidArgument, NotFound
 from iguana_server.models.base import NAME, Model
 from iguana_server.rpc import classification
 from iguana_server.rpc.bounds import MAX_EVERY_STEPS, MOST_FILES, Limits
+from iguana_server.rpc.diagnosis import DRAWS, QUERIES
 from iguana_server.rpc.draft import Draft, to_draft, top_k
 from iguana_server.rpc.faults import Faults, text
 from iguana_server.rpc.goal import Classes
@@ -132,6 +133,7 @@ class Codec:
         draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
         if draft is not None:
             looks = draft.method.looks(len(request.images))
+            looks += request.diagnose * (DRAWS + QUERIES) * len(request.images)
             self._check_cost(looks, model, faults)
         if whole and draft is not None:
             self._check_reply(len(request.images), _largest(draft, model), faults)
@@ -183,13 +185,16 @@ class Codec:
     async def from_forged(self, order: AttackOrder, forged: Forged) -> attack_pb2.AttackResult:
         """Write the result of a sample."""
         clean = order.images[forged.sample]
-        return await self._apart(partial(from_forged, forged, clean, order.model.spec, order.delivery))
+        return await self._apart(
+            partial(from_forged, forged, clean, order.model.spec, order.delivery, order.manifest.method)
+        )
 
     async def from_attack(self, order: AttackOrder, forged: Sequence[Forged]) -> attack_pb2.AttackResponse:
         """Write the answer of a batch."""
-        spec, delivery, clean = order.model.spec, order.delivery, order.images
+        spec, method = order.model.spec, order.manifest.method
         results = await self._each(
-            partial(from_forged, answer, clean[answer.sample], spec, delivery) for answer in forged
+            partial(from_forged, answer, order.images[answer.sample], spec, order.delivery, method)
+            for answer in forged
         )
         written = [_sound(result) for result in results]
         return attack_pb2.AttackResponse(results=written, manifest=order.manifest)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from iguana.v1 import attack_pb2
-from iguana_server.attacks.base import MARGIN
+from iguana_server.attacks.base import MARGIN, Attack
 from iguana_server.attacks.catalog import CATALOG
 from iguana_server.attacks.script import Act, Script
 from iguana_server.models.base import Model
 from iguana_server.rpc import bounds
 from iguana_server.rpc.bounds import Limits
+from iguana_server.rpc.diagnosis import baselines
 from iguana_server.rpc.faults import Faults, bound, number
 from iguana_server.rpc.goal import Classes, to_goals
 from iguana_server.rpc.manifest import manifest
@@ -65,6 +66,8 @@ def to_draft(
     if len(classes.names) < fewest:
         name = attack_pb2.Loss.Name(loss)
         faults.add("loss", f"a model of {fewest} classes or more for {name}", str(len(classes.names)))
+    if request.diagnose and not _is_diagnosable(method):
+        faults.add("diagnose", "false, but for attacks by gradients in an Linf ball", method.kind.name)
     shared = {
         "seed": torch.full((n,), _as_int64(request.seed)),
         "stop": torch.full((n,), STOP_ON.meanings[stop_on]),
@@ -73,7 +76,7 @@ def to_draft(
     }
     return Draft(
         method=method,
-        acts=() if faults else method.acts(LOSS.meanings[loss], len(classes.names)),
+        acts=() if faults else _acts(request, method, LOSS.meanings[loss], len(classes.names)),
         columns={"label": goals.label, "targeted": goals.targeted, **shared},
         strict=STRICT.meanings[strict],
         delivery=delivery,
@@ -93,6 +96,16 @@ def to_draft(
             targeted=goals.targeted.tolist(),
         ),
     )
+
+
+def _acts(request: attack_pb2.AttackRequest, method: Method, loss_name: str, classes: int) -> Sequence[Act]:
+    acts = method.acts(loss_name, classes)
+    return [*acts, *baselines(acts[0])] if request.diagnose else acts
+
+
+def _is_diagnosable(method: Method) -> bool:
+    kind = method.kind
+    return issubclass(kind, Attack) and kind.gradient and kind.norm == "linf" and "epsilon" in method.columns
 
 
 def top_k(asked: int, faults: Faults) -> int:

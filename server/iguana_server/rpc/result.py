@@ -10,6 +10,7 @@ from iguana.v1 import attack_pb2, image_pb2
 from iguana_server.engine.answer import Forged
 from iguana_server.models.base import Spec
 from iguana_server.rpc import classification
+from iguana_server.rpc.diagnosis import diagnosis
 from iguana_server.rpc.image import from_floats, from_pixels
 from iguana_server.rpc.words import ENDED, OUTCOME
 
@@ -36,9 +37,9 @@ class Delivery:
 
 
 def from_forged(
-    forged: Forged, clean: torch.Tensor, spec: Spec, delivery: Delivery
+    forged: Forged, clean: torch.Tensor, spec: Spec, delivery: Delivery, method: str
 ) -> attack_pb2.AttackResult:
-    """Return the answer for a sample, given its clean image [C, H, W], which lies where the forged one does.
+    """Return the answer of a method for a sample, given its clean image [C, H, W] where the forged one lies.
 
     Raises InternalError where the delivered pixels are not those that were judged, bit for bit.
     """
@@ -51,6 +52,8 @@ def from_forged(
         backward=forged.backward,
         zero_gradients=forged.zero_gradients,
         clean=_image(clean, delivery) if delivery.return_clean else None,
+        attack=forged.attack,
+        diagnosis=diagnosis(forged, method),
     )
     if torch.isfinite(forged.before).all():
         result.before.CopyFrom(classification.from_logits(forged.before, spec.classes, delivery.top_k))

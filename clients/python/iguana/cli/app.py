@@ -104,6 +104,9 @@ def attack(
     stop: Annotated[
         str, typer.Option(metavar="WHEN", help="Stop early: never, success, or a lead in logits.")
     ] = "never",
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="Let noise and queries try what holds: are gradients masked?")
+    ] = False,
     keep: Annotated[str, typer.Option(metavar="WHICH", help="Iterate to deliver: best or last.")] = "best",
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", help="Deliver the best so far after so long; 0: no limit.")
@@ -141,6 +144,7 @@ def attack(
             "loss": loss,
             "stop": _stop(stop),
             "keep": keep,
+            "diagnose": diagnose,
             "time_limit_s": time_limit,
             "return_clean": sheet is not None,
         }

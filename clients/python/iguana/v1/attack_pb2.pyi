@@ -30,7 +30,9 @@ class _StopOn:
 class _StopOnEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopOn.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STOP_ON_UNSPECIFIED: _StopOn.ValueType  # 0
-    """STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS."""
+    """STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS. For attacks that look for the
+    smallest change it means STOP_ON_NEVER.
+    """
     STOP_ON_FIRST_SUCCESS: _StopOn.ValueType  # 1
     """STOP_ON_FIRST_SUCCESS leaves as soon as the goal is reached."""
     STOP_ON_MARGIN: _StopOn.ValueType  # 2
@@ -42,7 +44,9 @@ class StopOn(_StopOn, metaclass=_StopOnEnumTypeWrapper):
     """StopOn is when a sample leaves before its steps are spent."""
 
 STOP_ON_UNSPECIFIED: StopOn.ValueType  # 0
-"""STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS."""
+"""STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS. For attacks that look for the
+smallest change it means STOP_ON_NEVER.
+"""
 STOP_ON_FIRST_SUCCESS: StopOn.ValueType  # 1
 """STOP_ON_FIRST_SUCCESS leaves as soon as the goal is reached."""
 STOP_ON_MARGIN: StopOn.ValueType  # 2
@@ -213,6 +217,42 @@ FORGE_OPTIMIZER_SIGN: ForgeOptimizer.ValueType  # 2
 """FORGE_OPTIMIZER_SIGN moves by the gradient's sign."""
 Global___ForgeOptimizer: _TypeAlias = ForgeOptimizer  # noqa: Y015
 
+class _Suspicion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SuspicionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Suspicion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUSPICION_UNSPECIFIED: _Suspicion.ValueType  # 0
+    """SUSPICION_UNSPECIFIED is never returned."""
+    SUSPICION_ZERO_GRADIENTS: _Suspicion.ValueType  # 1
+    """SUSPICION_ZERO_GRADIENTS: half of the gradients or more were zero in every pixel."""
+    SUSPICION_LOSS_DOES_NOT_RISE: _Suspicion.ValueType  # 2
+    """SUSPICION_LOSS_DOES_NOT_RISE: four pictures or more, and none had more loss than the
+    one before.
+    """
+    SUSPICION_NOISE_WINS: _Suspicion.ValueType  # 3
+    """SUSPICION_NOISE_WINS: random noise fooled a model that the attack did not (diagnose)."""
+    SUSPICION_BLACK_BOX_WINS: _Suspicion.ValueType  # 4
+    """SUSPICION_BLACK_BOX_WINS: queries fooled a model that the attack did not (diagnose)."""
+
+class Suspicion(_Suspicion, metaclass=_SuspicionEnumTypeWrapper):
+    """Suspicion is a sign of masked gradients."""
+
+SUSPICION_UNSPECIFIED: Suspicion.ValueType  # 0
+"""SUSPICION_UNSPECIFIED is never returned."""
+SUSPICION_ZERO_GRADIENTS: Suspicion.ValueType  # 1
+"""SUSPICION_ZERO_GRADIENTS: half of the gradients or more were zero in every pixel."""
+SUSPICION_LOSS_DOES_NOT_RISE: Suspicion.ValueType  # 2
+"""SUSPICION_LOSS_DOES_NOT_RISE: four pictures or more, and none had more loss than the
+one before.
+"""
+SUSPICION_NOISE_WINS: Suspicion.ValueType  # 3
+"""SUSPICION_NOISE_WINS: random noise fooled a model that the attack did not (diagnose)."""
+SUSPICION_BLACK_BOX_WINS: Suspicion.ValueType  # 4
+"""SUSPICION_BLACK_BOX_WINS: queries fooled a model that the attack did not (diagnose)."""
+Global___Suspicion: _TypeAlias = Suspicion  # noqa: Y015
+
 class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -307,6 +347,7 @@ class AttackRequest(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     RETURN_CLEAN_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    DIAGNOSE_FIELD_NUMBER: _builtins.int
     FGSM_FIELD_NUMBER: _builtins.int
     RFGSM_FIELD_NUMBER: _builtins.int
     PGD_FIELD_NUMBER: _builtins.int
@@ -346,6 +387,11 @@ class AttackRequest(_message.Message):
     """return_clean asks for the clean image as the model saw it, beside the forged one."""
     top_k: _builtins.int
     """top_k classes are listed before and after: 1 to 1000. 0 means 5."""
+    diagnose: _builtins.bool
+    """diagnose lets two attacks without gradients try the samples that hold: 20 draws of
+    noise and 300 queries of square. Where one of them fools the model, its gradients are
+    masked, and the result says so (Diagnosis). For attacks by gradients in an Linf ball.
+    """
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.Image]:
         """images are 1 to limits.max_images clean pictures."""
@@ -409,6 +455,7 @@ class AttackRequest(_message.Message):
         encoding: _image_pb2.Encoding.ValueType = ...,
         return_clean: _builtins.bool = ...,
         top_k: _builtins.int = ...,
+        diagnose: _builtins.bool = ...,
         fgsm: Global___Fgsm | None = ...,
         rfgsm: Global___Rfgsm | None = ...,
         pgd: Global___Pgd | None = ...,
@@ -421,7 +468,7 @@ class AttackRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "fgsm", b"fgsm", "forge", b"forge", "method", b"method", "mifgsm", b"mifgsm", "nifgsm", b"nifgsm", "noise", b"noise", "pgd", b"pgd", "pgdl2", b"pgdl2", "rfgsm", b"rfgsm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "determinism", b"determinism", "encoding", b"encoding", "fgsm", b"fgsm", "forge", b"forge", "goals", b"goals", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "pgd", b"pgd", "pgdl2", b"pgdl2", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "time_limit_s", b"time_limit_s", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "determinism", b"determinism", "diagnose", b"diagnose", "encoding", b"encoding", "fgsm", b"fgsm", "forge", b"forge", "goals", b"goals", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "pgd", b"pgd", "pgdl2", b"pgdl2", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "time_limit_s", b"time_limit_s", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
@@ -1033,6 +1080,8 @@ class AttackResult(_message.Message):
     BACKWARD_FIELD_NUMBER: _builtins.int
     ZERO_GRADIENTS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ATTACK_FIELD_NUMBER: _builtins.int
+    DIAGNOSIS_FIELD_NUMBER: _builtins.int
     sample: _builtins.int
     """sample is the image's place in the request, from 0."""
     outcome: Global___Outcome.ValueType
@@ -1057,6 +1106,8 @@ class AttackResult(_message.Message):
     """
     reason: _builtins.str
     """reason is said with OUTCOME_FAILED."""
+    attack: _builtins.str
+    """attack is what made the delivered picture: the method, or one of those that it runs."""
     @_builtins.property
     def image(self) -> _image_pb2.Image:
         """image is the forged picture; with OUTCOME_ALREADY, the clean one. Not set with
@@ -1079,6 +1130,10 @@ class AttackResult(_message.Message):
     def norms(self) -> Global___Norms:
         """norms of delivered - clean, in units of a [0, 1] pixel."""
 
+    @_builtins.property
+    def diagnosis(self) -> Global___Diagnosis:
+        """diagnosis tells whether a model that held is robust or hides its gradients."""
+
     def __init__(
         self,
         *,
@@ -1098,14 +1153,54 @@ class AttackResult(_message.Message):
         backward: _builtins.int = ...,
         zero_gradients: _builtins.int = ...,
         reason: _builtins.str = ...,
+        attack: _builtins.str = ...,
+        diagnosis: Global___Diagnosis | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "clean", b"clean", "image", b"image", "norms", b"norms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "image", b"image", "norms", b"norms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "backward", b"backward", "before", b"before", "clean", b"clean", "ended", b"ended", "forward", b"forward", "image", b"image", "loss", b"loss", "margin", b"margin", "norms", b"norms", "outcome", b"outcome", "reason", b"reason", "restart", b"restart", "sample", b"sample", "step", b"step", "zero_gradients", b"zero_gradients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attack", b"attack", "backward", b"backward", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "ended", b"ended", "forward", b"forward", "image", b"image", "loss", b"loss", "margin", b"margin", "norms", b"norms", "outcome", b"outcome", "reason", b"reason", "restart", b"restart", "sample", b"sample", "step", b"step", "zero_gradients", b"zero_gradients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttackResult: _TypeAlias = AttackResult  # noqa: Y015
+
+@_typing.final
+class Diagnosis(_message.Message):
+    """Diagnosis speaks of masked gradients (Athalye et al. 2018, arXiv:1802.00420): a model
+    that hides them is not robust, though attacks by gradients fail.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZERO_GRADIENTS_FIELD_NUMBER: _builtins.int
+    RISING_FIELD_NUMBER: _builtins.int
+    LOSS_GAIN_FIELD_NUMBER: _builtins.int
+    SUSPICIONS_FIELD_NUMBER: _builtins.int
+    zero_gradients: _builtins.float
+    """zero_gradients is the share of gradients that were zero in every pixel, in [0, 1]."""
+    rising: _builtins.float
+    """rising is the share of judged pictures with more loss than the one before, in [0, 1]."""
+    loss_gain: _builtins.float
+    """loss_gain is the loss at the delivered picture less that at the first."""
+    @_builtins.property
+    def suspicions(self) -> _containers.RepeatedScalarFieldContainer[Global___Suspicion.ValueType]:
+        """suspicions are none for an attack that worked as it should."""
+
+    def __init__(
+        self,
+        *,
+        zero_gradients: _builtins.float = ...,
+        rising: _builtins.float = ...,
+        loss_gain: _builtins.float = ...,
+        suspicions: _abc.Iterable[Global___Suspicion.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loss_gain", b"loss_gain", "rising", b"rising", "suspicions", b"suspicions", "zero_gradients", b"zero_gradients"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Diagnosis: _TypeAlias = Diagnosis  # noqa: Y015
 
 @_typing.final
 class Norms(_message.Message):
