@@ -16,7 +16,7 @@ from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.faults import Faults, bound, number
 from iguana_server.rpc.goal import Classes, to_goals
 from iguana_server.rpc.manifest import manifest
-from iguana_server.rpc.method import Method, to_method
+from iguana_server.rpc.method import TARGETS, Method, to_method
 from iguana_server.rpc.result import Delivery
 from iguana_server.rpc.words import KEEP_LAST, LOSS, ON_GRID, PNG, STOP_ON, STRICT
 
@@ -58,7 +58,8 @@ def to_draft(
     if method is None:
         return None
     loss = loss or LOSS.number(method.attack.default_loss)
-    fewest = _FEWEST_CLASSES.get(loss, (0, 0))[bool(goals.targeted.any())]
+    aimed = TARGETS in method.scalars or bool(goals.targeted.any())
+    fewest = _FEWEST_CLASSES.get(loss, (0, 0))[aimed]
     if len(classes.names) < fewest:
         name = attack_pb2.Loss.Name(loss)
         faults.add("loss", f"a model of {fewest} classes or more for {name}", str(len(classes.names)))
