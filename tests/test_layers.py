@@ -12,9 +12,10 @@ SERVER = Path(__file__).parent.parent / "server" / "iguana_server"
 # What a package may import of the server, beside itself and `errors`.
 ALLOWED: dict[str, set[str]] = {
     "ops": set(),
+    "transforms": set(),
     "errors": set(),
     "models": set(),
-    "attacks": {"ops"},
+    "attacks": {"ops", "transforms"},
     "engine": {"attacks", "models"},
     "training": {"models"},
     "telemetry": {"config", "engine"},

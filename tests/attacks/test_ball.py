@@ -28,10 +28,10 @@ def _options(attack: type[Attack], data: st.DataObject) -> dict[str, Any]:
             options[name] = data.draw(st.integers(1, 6), label=name)
         elif name == "random_start":
             options[name] = data.draw(st.booleans(), label=name)
-        elif p.kind == "choice":
-            options[name] = data.draw(st.integers(0, int(p.high)), label=name)
+        elif p.kind in {"choice", "int"}:
+            options[name] = data.draw(st.integers(int(p.low), min(int(p.high), 3)), label=name)
         elif p.kind == "float":
-            high = min(p.high, 3.0 if attack.norm == "l2" else 0.25)
+            high = torch.tensor(min(p.high, 3.0 if attack.norm == "l2" else 0.25)).item()  # a float32
             values = data.draw(
                 st.lists(
                     st.floats(p.low, high, width=32, allow_subnormal=False), min_size=ROWS, max_size=ROWS
@@ -113,6 +113,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(name: str) -> No
         )
         if name == "forge":
             options = {"start": torch.tensor(1)}
+        if name == "patch":
+            options = {"copies": 2, "steps": 3}
         table = ATTACKS[name].new(
             pictures(4),
             classes=CLASSES,
@@ -126,6 +128,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(name: str) -> No
 
     assert torch.equal(run(5), run(5))
     random = name in {"rfgsm", "noise", "pgd", "pgdl2", "apgd", "forge"}
+    random |= name in {"difgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch"}
     assert torch.equal(run(5), run(6)) is not random
 
 

@@ -30,6 +30,18 @@ REACH = {
     # momentum circles the peak at a step's length
     ("mifgsm", "peak inside the ball"): 0.9,
     ("nifgsm", "peak inside the ball"): 0.85,  # only the last iterate counts
+    ("vmifgsm", "peak inside the ball"): 0.9,
+    ("vnifgsm", "peak inside the ball"): 0.8,
+    # gradients of other pictures than the one that is judged: shrunk, of all places near, darker, photographed
+    ("difgsm", "linear"): 0.8,
+    ("difgsm", "peak outside the ball"): 0.7,
+    ("difgsm", "peak inside the ball"): 0.6,
+    ("tifgsm", "linear"): 0.5,  # on four by four pixels a kernel of 15 makes nearly one number of a gradient
+    ("tifgsm", "peak outside the ball"): 0.4,
+    ("tifgsm", "peak inside the ball"): 0.5,
+    ("sinifgsm", "peak outside the ball"): 0.9,
+    ("sinifgsm", "peak inside the ball"): 0.0,  # the darker copies' peak is far away in brightness
+    ("eot", "peak inside the ball"): 0.9,
 }
 
 
@@ -41,6 +53,9 @@ def _table(attack: type[Attack]) -> Attack:
         "alpha": epsilon / 2 if attack.name == "rfgsm" else epsilon / 10,
         "steps": 40,
     }
+    if attack.name == "eot":  # a good camera: of four by four pixels a bad one leaves nothing
+        options |= dict.fromkeys(("scale", "shift", "perspective", "brightness", "contrast", "noise"), 0.01)
+        options |= {"copies": 4, "rotation": 1, "blur": 0.2, "jpeg": 0}
     known: dict[str, Any] = {name: value for name, value in options.items() if name in attack.parameters()}
     return attack.new(
         x0, classes=2, loss_name="margin", stop=NEVER, label=0, sample=torch.arange(ROWS), **known

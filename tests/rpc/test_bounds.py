@@ -157,9 +157,23 @@ PAST: dict[str, tuple[str, str, str] | str] = {
         "want 1 or 3 values in [0, 1000], got [1001.0]",
     ),
     "Pgdl2.alpha": ("pgdl2 { alpha: -1 }", "pgdl2.alpha", "want 1 or 3 values in [0, 1000], got [-1.0]"),
-    "Mifgsm.decay": ("mifgsm { decay: 11 }", "mifgsm.decay", "want 1 or 3 values in [0, 10], got [11.0]"),
-    "Nifgsm.decay": ("nifgsm { decay: nan }", "nifgsm.decay", "want 1 or 3 values in [0, 10], got [nan]"),
-    "Apgd.rho": ("apgd { steps: 9 rho: 2 }", "apgd.rho", "want 1 or 3 values in [0, 1], got [2.0]"),
+    "Difgsm.probability": (
+        "difgsm { probability: 1.5 }",
+        "difgsm.probability",
+        "want 1 or 3 values in [0, 1], got [1.5]",
+    ),
+    "Difgsm.scale": ("difgsm { scale: -1 }", "difgsm.scale", "want 1 or 3 values in [0, 1], got [-1.0]"),
+    "Tifgsm.reach": ("tifgsm { reach: 16 }", "tifgsm.reach", "want 1 or 3 values in 0..15, got [16]"),
+    "Sinifgsm.copies": ("sinifgsm { copies: 0 }", "sinifgsm.copies", "want 1 or 3 values in 1..20, got [0]"),
+    "Patch.shape": (
+        "patch { shape: 3 }",
+        "patch.shape",
+        "want 1 or 3 values of PATCH_SHAPE_SQUARE, PATCH_SHAPE_MASK, got [3]",
+    ),
+    "Patch.mask": ("patch { mask {} mask {} }", "patch.mask", "want none, 1 or 3 images, got 2"),
+    "Patch.size": ("patch { size: 2 }", "patch.size", "want 1 or 3 values in [0, 1], got [2.0]"),
+    "Patch.top": ("patch { top: nan }", "patch.top", "want 1 or 3 values in [0, 1], got [nan]"),
+    "Patch.left": ("patch { left: -1 }", "patch.left", "want 1 or 3 values in [0, 1], got [-1.0]"),
     "WatchAttackRequest.request": ("request {}", "request.model", "want a name"),
     "WatchAttackRequest.every_steps": ("every_steps: 10001", "every_steps", "want 1..10000, got 10001"),
     "StreamClassifyRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
@@ -176,9 +190,25 @@ for _name, _method in METHODS.items():
         ("steps", "51", "want 1 or 3 values in 1..50, got [51]"),
         ("random_start", "[true, false]", "want 1 or 3 values, got [True, False]"),
         ("restarts", "5", "want 1..4, got 5"),
+        ("targets", "5", "want 1..4, got 5"),
+        ("decay", "11", "want 1 or 3 values in [0, 10], got [11.0]"),
+        ("rho", "2", "want 1 or 3 values in [0, 1], got [2.0]"),
+        ("neighbours", "101", "want 1 or 3 values in 1..100, got [101]"),
+        ("beta", "11", "want 1 or 3 values in [0, 10], got [11.0]"),
+        ("copies", "1001", "want 1 or 3 values in 0..1000, got [1001]"),
+        ("rotation", "181", "want 1 or 3 values in [0, 180], got [181.0]"),
+        ("scale", "1", "want 1 or 3 values in [0, 0.5], got [1.0]"),
+        ("shift", "1", "want 1 or 3 values in [0, 0.5], got [1.0]"),
+        ("perspective", "1", "want 1 or 3 values in [0, 0.2], got [1.0]"),
+        ("brightness", "2", "want 1 or 3 values in [0, 1], got [2.0]"),
+        ("contrast", "2", "want 1 or 3 values in [0, 1], got [2.0]"),
+        ("blur", "6", "want 1 or 3 values in [0, 5], got [6.0]"),
+        ("noise", "2", "want 1 or 3 values in [0, 1], got [2.0]"),
+        ("jpeg", "100", "want 1 or 3 values in [0, 99], got [100.0]"),
     ):
         if _field in _message.fields_by_name:
-            steps = "steps: 9 " if _name == "apgd" and _field != "steps" else ""
+            long = _message.name in ("Apgd", "Apgdt", "Patch") and _field != "steps"
+            steps = "steps: 9 " if long else ""
             PAST.setdefault(
                 f"{_message.name}.{_field}",
                 (f"{_name} {{ {steps}{_field}: {_text} }}", f"{_name}.{_field}", _want),

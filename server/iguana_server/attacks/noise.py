@@ -24,9 +24,21 @@ def normal(table: Attack) -> Tensor:
     )
 
 
+def draws(table: Attack, k: int) -> Tensor:
+    """[n, k] uniform in [0, 1), of the table's seeds and of the moves made."""
+    return ops.philox_uniform(table.seed, table.sample, table.restart, table.t, k)
+
+
+def draws_and_normal(table: Attack, k: int) -> tuple[Tensor, Tensor]:
+    """[n, k] uniform in [0, 1), and [n, C, H, W] standard normal of other words of the same draw; k a multiple of 4."""
+    counters = table.seed, table.sample, table.restart, table.t
+    numbers = ops.philox_normal(*counters, k + table.x0[0].numel())[:, k:]
+    return draws(table, k), _like(numbers, table.x0)
+
+
 def _like(flat: Tensor, images: Tensor) -> Tensor:
     """Lay a flat draw, in C order of [C, H, W], out as the images are."""
-    return torch.empty_like(images).copy_(flat.view(images.shape))
+    return torch.empty_like(images).copy_(flat.reshape(images.shape))
 
 
 class Noise(Attack):

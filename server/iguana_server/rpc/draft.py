@@ -18,7 +18,7 @@ from iguana_server.rpc.diagnosis import baselines
 from iguana_server.rpc.faults import Faults, bound, number
 from iguana_server.rpc.goal import Classes, to_goals
 from iguana_server.rpc.manifest import manifest
-from iguana_server.rpc.method import Method, to_method
+from iguana_server.rpc.method import TARGETS, Method, to_method
 from iguana_server.rpc.result import Delivery
 from iguana_server.rpc.words import KEEP_LAST, LOSS, ON_GRID, PNG, STOP_ON, STRICT
 
@@ -62,7 +62,8 @@ def to_draft(
     if loss and issubclass(method.kind, Script):
         faults.add("loss", f"LOSS_UNSPECIFIED with {method.kind.name}, which has its own", LOSS.name(loss))
     loss = loss or LOSS.number(method.kind.default_loss)
-    fewest = _FEWEST_CLASSES.get(loss, (0, 0))[bool(goals.targeted.any())]
+    aimed = TARGETS in method.scalars or bool(goals.targeted.any())
+    fewest = _FEWEST_CLASSES.get(loss, (0, 0))[aimed]
     if len(classes.names) < fewest:
         name = attack_pb2.Loss.Name(loss)
         faults.add("loss", f"a model of {fewest} classes or more for {name}", str(len(classes.names)))

@@ -217,6 +217,30 @@ FORGE_OPTIMIZER_SIGN: ForgeOptimizer.ValueType  # 2
 """FORGE_OPTIMIZER_SIGN moves by the gradient's sign."""
 Global___ForgeOptimizer: _TypeAlias = ForgeOptimizer  # noqa: Y015
 
+class _PatchShape:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PatchShapeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PatchShape.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PATCH_SHAPE_UNSPECIFIED: _PatchShape.ValueType  # 0
+    """PATCH_SHAPE_UNSPECIFIED means PATCH_SHAPE_SQUARE."""
+    PATCH_SHAPE_SQUARE: _PatchShape.ValueType  # 1
+    """PATCH_SHAPE_SQUARE is a square, given by size and place."""
+    PATCH_SHAPE_MASK: _PatchShape.ValueType  # 2
+    """PATCH_SHAPE_MASK is what the mask shows."""
+
+class PatchShape(_PatchShape, metaclass=_PatchShapeEnumTypeWrapper):
+    """PatchShape is which pixels a Patch may change."""
+
+PATCH_SHAPE_UNSPECIFIED: PatchShape.ValueType  # 0
+"""PATCH_SHAPE_UNSPECIFIED means PATCH_SHAPE_SQUARE."""
+PATCH_SHAPE_SQUARE: PatchShape.ValueType  # 1
+"""PATCH_SHAPE_SQUARE is a square, given by size and place."""
+PATCH_SHAPE_MASK: PatchShape.ValueType  # 2
+"""PATCH_SHAPE_MASK is what the mask shows."""
+Global___PatchShape: _TypeAlias = PatchShape  # noqa: Y015
+
 class _Suspicion:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -357,6 +381,14 @@ class AttackRequest(_message.Message):
     APGD_FIELD_NUMBER: _builtins.int
     FORGE_FIELD_NUMBER: _builtins.int
     NOISE_FIELD_NUMBER: _builtins.int
+    DIFGSM_FIELD_NUMBER: _builtins.int
+    TIFGSM_FIELD_NUMBER: _builtins.int
+    SINIFGSM_FIELD_NUMBER: _builtins.int
+    VMIFGSM_FIELD_NUMBER: _builtins.int
+    VNIFGSM_FIELD_NUMBER: _builtins.int
+    APGDT_FIELD_NUMBER: _builtins.int
+    EOT_FIELD_NUMBER: _builtins.int
+    PATCH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """model is a name from ModelService.ListModels, such as "efficientnet-lite0"."""
     seed: _builtins.int
@@ -438,6 +470,38 @@ class AttackRequest(_message.Message):
     def noise(self) -> Global___Noise:
         """noise: random noise in the ball, the baseline of every attack."""
 
+    @_builtins.property
+    def difgsm(self) -> Global___Difgsm:
+        """difgsm: mifgsm through random resizing and padding."""
+
+    @_builtins.property
+    def tifgsm(self) -> Global___Tifgsm:
+        """tifgsm: mifgsm with smoothed gradients."""
+
+    @_builtins.property
+    def sinifgsm(self) -> Global___Sinifgsm:
+        """sinifgsm: nifgsm over darker copies."""
+
+    @_builtins.property
+    def vmifgsm(self) -> Global___Vmifgsm:
+        """vmifgsm: mifgsm with variance tuning."""
+
+    @_builtins.property
+    def vnifgsm(self) -> Global___Vnifgsm:
+        """vnifgsm: nifgsm with variance tuning."""
+
+    @_builtins.property
+    def apgdt(self) -> Global___Apgdt:
+        """apgdt: apgd towards each of the likeliest other classes."""
+
+    @_builtins.property
+    def eot(self) -> Global___Eot:
+        """eot: pgd for pictures that are photographed."""
+
+    @_builtins.property
+    def patch(self) -> Global___Patch:
+        """patch: any change of some pixels only."""
+
     def __init__(
         self,
         *,
@@ -465,12 +529,20 @@ class AttackRequest(_message.Message):
         apgd: Global___Apgd | None = ...,
         forge: Global___Forge | None = ...,
         noise: Global___Noise | None = ...,
+        difgsm: Global___Difgsm | None = ...,
+        tifgsm: Global___Tifgsm | None = ...,
+        sinifgsm: Global___Sinifgsm | None = ...,
+        vmifgsm: Global___Vmifgsm | None = ...,
+        vnifgsm: Global___Vnifgsm | None = ...,
+        apgdt: Global___Apgdt | None = ...,
+        eot: Global___Eot | None = ...,
+        patch: Global___Patch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "fgsm", b"fgsm", "forge", b"forge", "method", b"method", "mifgsm", b"mifgsm", "nifgsm", b"nifgsm", "noise", b"noise", "pgd", b"pgd", "pgdl2", b"pgdl2", "rfgsm", b"rfgsm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "difgsm", b"difgsm", "eot", b"eot", "fgsm", b"fgsm", "forge", b"forge", "method", b"method", "mifgsm", b"mifgsm", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rfgsm", b"rfgsm", "sinifgsm", b"sinifgsm", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "determinism", b"determinism", "diagnose", b"diagnose", "encoding", b"encoding", "fgsm", b"fgsm", "forge", b"forge", "goals", b"goals", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "pgd", b"pgd", "pgdl2", b"pgdl2", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "time_limit_s", b"time_limit_s", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "determinism", b"determinism", "diagnose", b"diagnose", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fgsm", b"fgsm", "forge", b"forge", "goals", b"goals", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "sinifgsm", b"sinifgsm", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise", "difgsm", "tifgsm", "sinifgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
@@ -1027,6 +1099,678 @@ class Noise(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Noise: _TypeAlias = Noise  # noqa: Y015
+
+@_typing.final
+class Difgsm(_message.Message):
+    """Difgsm is MI-FGSM whose looks are at pictures that are shrunk and padded at random
+    (Xie et al. 2019, arXiv:1803.06978). An iterate is judged where it was left as it is.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 10.
+        """
+
+    @_builtins.property
+    def decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """decay is the weight of the past gradients (mu), in [0, 10]. One value, or one a
+        sample. Default 1.
+        """
+
+    @_builtins.property
+    def probability(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """probability is the share of the looks that are at a shrunk picture (p), in [0, 1]. One
+        value, or one a sample. Default 0.5.
+        """
+
+    @_builtins.property
+    def scale(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """scale is the least side of a shrunk picture, as a share of its own, in [0, 1]. One
+        value, or one a sample. Default 0.9.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        decay: _abc.Iterable[_builtins.float] | None = ...,
+        probability: _abc.Iterable[_builtins.float] | None = ...,
+        scale: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "decay", b"decay", "epsilon", b"epsilon", "probability", b"probability", "scale", b"scale", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difgsm: _TypeAlias = Difgsm  # noqa: Y015
+
+@_typing.final
+class Tifgsm(_message.Message):
+    """Tifgsm is MI-FGSM whose gradients are smoothed by a Gaussian, as if the picture were
+    looked at from all places near (Dong et al. 2019, arXiv:1904.02884).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    REACH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 10.
+        """
+
+    @_builtins.property
+    def decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """decay is the weight of the past gradients (mu), in [0, 10]. One value, or one a
+        sample. Default 1.
+        """
+
+    @_builtins.property
+    def reach(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """reach is how many pixels lie between the kernel's middle and its edge, 0 to 15; it is
+        three standard deviations: 7 is a kernel of 15 x 15. One value, or one a sample.
+        Default 7.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        decay: _abc.Iterable[_builtins.float] | None = ...,
+        reach: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "decay", b"decay", "epsilon", b"epsilon", "reach", b"reach", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tifgsm: _TypeAlias = Tifgsm  # noqa: Y015
+
+@_typing.final
+class Sinifgsm(_message.Message):
+    """Sinifgsm is NI-FGSM along the mean gradient of copies of the picture, each half as
+    bright as the one before (Lin et al. 2020, arXiv:1908.06281).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 10.
+        """
+
+    @_builtins.property
+    def decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """decay is the weight of the past gradients (mu), in [0, 10]. One value, or one a
+        sample. Default 1.
+        """
+
+    @_builtins.property
+    def copies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """copies is the number of copies (m), 1 to 20: the looks of a move. One value, or one a
+        sample. Default 5.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        decay: _abc.Iterable[_builtins.float] | None = ...,
+        copies: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "copies", b"copies", "decay", b"decay", "epsilon", b"epsilon", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sinifgsm: _TypeAlias = Sinifgsm  # noqa: Y015
+
+@_typing.final
+class Vmifgsm(_message.Message):
+    """Vmifgsm is MI-FGSM whose gradients are corrected by how they differed around the last
+    iterate (Wang and He 2021, arXiv:2103.15571).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 10.
+        """
+
+    @_builtins.property
+    def decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """decay is the weight of the past gradients (mu), in [0, 10]. One value, or one a
+        sample. Default 1.
+        """
+
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """neighbours is the number of points looked at around an iterate (N), 1 to 100: a move
+        takes one look more than that. One value, or one a sample. Default 20.
+        """
+
+    @_builtins.property
+    def beta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """beta is the radius of the neighbourhood, an Linf ball, in units of epsilon, in
+        [0, 10]. One value, or one a sample. Default 1.5.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        decay: _abc.Iterable[_builtins.float] | None = ...,
+        neighbours: _abc.Iterable[_builtins.int] | None = ...,
+        beta: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "beta", b"beta", "decay", b"decay", "epsilon", b"epsilon", "neighbours", b"neighbours", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vmifgsm: _TypeAlias = Vmifgsm  # noqa: Y015
+
+@_typing.final
+class Vnifgsm(_message.Message):
+    """Vnifgsm is Vmifgsm that takes the gradient a step ahead (Wang and He 2021,
+    arXiv:2103.15571).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 10.
+        """
+
+    @_builtins.property
+    def decay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """decay is the weight of the past gradients (mu), in [0, 10]. One value, or one a
+        sample. Default 1.
+        """
+
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """neighbours is the number of points looked at around an iterate (N), 1 to 100: a move
+        takes one look more than that. One value, or one a sample. Default 20.
+        """
+
+    @_builtins.property
+    def beta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """beta is the radius of the neighbourhood, an Linf ball, in units of epsilon, in
+        [0, 10]. One value, or one a sample. Default 1.5.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        decay: _abc.Iterable[_builtins.float] | None = ...,
+        neighbours: _abc.Iterable[_builtins.int] | None = ...,
+        beta: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "beta", b"beta", "decay", b"decay", "epsilon", b"epsilon", "neighbours", b"neighbours", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vnifgsm: _TypeAlias = Vnifgsm  # noqa: Y015
+
+@_typing.final
+class Apgdt(_message.Message):
+    """Apgdt is Auto-PGD towards each of the likeliest other classes in turn, one a try (Croce
+    and Hein 2020, arXiv:2003.01690). What is judged is the request's goal; a sample whose
+    goal is a class is led to it in every try. Its own loss is LOSS_DLR.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    RHO_FIELD_NUMBER: _builtins.int
+    RANDOM_START_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    restarts: _builtins.int
+    """restarts is how many times each class is tried, 1 to limits.max_restarts. Above 1
+    needs random_start. 0 means 1.
+    """
+    targets: _builtins.int
+    """targets is how many of the likeliest other classes are aimed at, each by a try of its
+    own, 1 to 9 and fewer than the model has classes. 0 means 9, or all there are.
+    """
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 100.
+        """
+
+    @_builtins.property
+    def rho(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """rho is the share of climbing moves below which the step halves, in [0, 1]. One
+        value, or one a sample. Default 0.75.
+        """
+
+    @_builtins.property
+    def random_start(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """random_start starts at a random point of the ball whose largest change is epsilon,
+        as the paper does. One value, or one a sample. Default true.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        rho: _abc.Iterable[_builtins.float] | None = ...,
+        random_start: _abc.Iterable[_builtins.bool] | None = ...,
+        restarts: _builtins.int = ...,
+        targets: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epsilon", b"epsilon", "random_start", b"random_start", "restarts", b"restarts", "rho", b"rho", "steps", b"steps", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Apgdt: _TypeAlias = Apgdt  # noqa: Y015
+
+@_typing.final
+class Eot(_message.Message):
+    """Eot is PGD along the mean gradient of random photographs of the picture (expectation
+    over transformation, Athalye et al. 2018, arXiv:1707.07397): what it makes survives
+    being printed and photographed. Each strength is that of a part of the camera; 0 turns
+    the part off, and each photograph draws uniformly below it. Only the first and the last
+    iterate are judged, as pictures, not as photographs.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    PERSPECTIVE_FIELD_NUMBER: _builtins.int
+    BRIGHTNESS_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    BLUR_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    JPEG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        2.5 epsilon / steps, at most epsilon.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 10.
+        """
+
+    @_builtins.property
+    def copies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """copies is the number of photographs a move, 0 to 1000: its looks. 0 looks at the picture
+        itself. One value, or one a sample. Default 10.
+        """
+
+    @_builtins.property
+    def rotation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """rotation is the most rotation, either way, in degrees, in [0, 180]. One value, or
+        one a sample. Default 15.
+        """
+
+    @_builtins.property
+    def scale(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """scale is the most change of scale, either way, as a share, in [0, 0.5]. One value,
+        or one a sample. Default 0.1.
+        """
+
+    @_builtins.property
+    def shift(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """shift is the most shift, either way, as a share of the side, in [0, 0.5]. One value,
+        or one a sample. Default 0.05.
+        """
+
+    @_builtins.property
+    def perspective(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """perspective is the most move of a corner, as a share of the side, in [0, 0.2]. One
+        value, or one a sample. Default 0.05.
+        """
+
+    @_builtins.property
+    def brightness(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """brightness is the most light added or taken, in units of a pixel, in [0, 1]. One
+        value, or one a sample. Default 0.1.
+        """
+
+    @_builtins.property
+    def contrast(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """contrast is the most change of contrast, either way, as a share, in [0, 1]. One
+        value, or one a sample. Default 0.2.
+        """
+
+    @_builtins.property
+    def blur(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """blur is the largest standard deviation of the Gaussian blur, in pixels, in [0, 5].
+        One value, or one a sample. Default 1.
+        """
+
+    @_builtins.property
+    def noise(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """noise is the largest standard deviation of the sensor's noise, in units of a pixel,
+        in [0, 1]. One value, or one a sample. Default 0.02.
+        """
+
+    @_builtins.property
+    def jpeg(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """jpeg is 100 less the least quality of the JPEG file, in [0, 99]. One value, or one a
+        sample. Default 50.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        copies: _abc.Iterable[_builtins.int] | None = ...,
+        rotation: _abc.Iterable[_builtins.float] | None = ...,
+        scale: _abc.Iterable[_builtins.float] | None = ...,
+        shift: _abc.Iterable[_builtins.float] | None = ...,
+        perspective: _abc.Iterable[_builtins.float] | None = ...,
+        brightness: _abc.Iterable[_builtins.float] | None = ...,
+        contrast: _abc.Iterable[_builtins.float] | None = ...,
+        blur: _abc.Iterable[_builtins.float] | None = ...,
+        noise: _abc.Iterable[_builtins.float] | None = ...,
+        jpeg: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "blur", b"blur", "brightness", b"brightness", "contrast", b"contrast", "copies", b"copies", "epsilon", b"epsilon", "jpeg", b"jpeg", "noise", b"noise", "perspective", b"perspective", "rotation", b"rotation", "scale", b"scale", "shift", b"shift", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Eot: _TypeAlias = Eot  # noqa: Y015
+
+@_typing.final
+class Patch(_message.Message):
+    """Patch changes some pixels without limit and leaves the others (adversarial patch, Brown
+    et al. 2017, arXiv:1712.09665, made for each picture by itself). With copies it is made
+    to be photographed, as Eot.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHAPE_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    PERSPECTIVE_FIELD_NUMBER: _builtins.int
+    BRIGHTNESS_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    BLUR_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    JPEG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[Global___PatchShape.ValueType]:
+        """shape says which pixels may change. One value, or one a sample. Default
+        PATCH_SHAPE_SQUARE.
+        """
+
+    @_builtins.property
+    def mask(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.Image]:
+        """mask, with PATCH_SHAPE_MASK, shows by values of 0.5 or more which pixels may change:
+        none means the sample's own image; else one for all, or one a sample.
+        """
+
+    @_builtins.property
+    def size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """size is the side of the square, as a share of the picture's shorter one, in [0, 1].
+        One value, or one a sample. Default 0.3.
+        """
+
+    @_builtins.property
+    def top(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """top is the room above the square, as a share of what is left, in [0, 1]. One value,
+        or one a sample. Default 0.
+        """
+
+    @_builtins.property
+    def left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """left is the room to the left of the square, as a share of what is left, in [0, 1].
+        One value, or one a sample. Default 0.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default 8/255."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 100.
+        """
+
+    @_builtins.property
+    def copies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """copies is the number of photographs a move, 0 to 1000: its looks. 0 looks at the picture
+        itself. One value, or one a sample. Default 0.
+        """
+
+    @_builtins.property
+    def rotation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """rotation is the most rotation, either way, in degrees, in [0, 180]. One value, or
+        one a sample. Default 15.
+        """
+
+    @_builtins.property
+    def scale(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """scale is the most change of scale, either way, as a share, in [0, 0.5]. One value,
+        or one a sample. Default 0.1.
+        """
+
+    @_builtins.property
+    def shift(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """shift is the most shift, either way, as a share of the side, in [0, 0.5]. One value,
+        or one a sample. Default 0.05.
+        """
+
+    @_builtins.property
+    def perspective(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """perspective is the most move of a corner, as a share of the side, in [0, 0.2]. One
+        value, or one a sample. Default 0.05.
+        """
+
+    @_builtins.property
+    def brightness(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """brightness is the most light added or taken, in units of a pixel, in [0, 1]. One
+        value, or one a sample. Default 0.1.
+        """
+
+    @_builtins.property
+    def contrast(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """contrast is the most change of contrast, either way, as a share, in [0, 1]. One
+        value, or one a sample. Default 0.2.
+        """
+
+    @_builtins.property
+    def blur(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """blur is the largest standard deviation of the Gaussian blur, in pixels, in [0, 5].
+        One value, or one a sample. Default 1.
+        """
+
+    @_builtins.property
+    def noise(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """noise is the largest standard deviation of the sensor's noise, in units of a pixel,
+        in [0, 1]. One value, or one a sample. Default 0.02.
+        """
+
+    @_builtins.property
+    def jpeg(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """jpeg is 100 less the least quality of the JPEG file, in [0, 99]. One value, or one a
+        sample. Default 50.
+        """
+
+    def __init__(
+        self,
+        *,
+        shape: _abc.Iterable[Global___PatchShape.ValueType] | None = ...,
+        mask: _abc.Iterable[_image_pb2.Image] | None = ...,
+        size: _abc.Iterable[_builtins.float] | None = ...,
+        top: _abc.Iterable[_builtins.float] | None = ...,
+        left: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        copies: _abc.Iterable[_builtins.int] | None = ...,
+        rotation: _abc.Iterable[_builtins.float] | None = ...,
+        scale: _abc.Iterable[_builtins.float] | None = ...,
+        shift: _abc.Iterable[_builtins.float] | None = ...,
+        perspective: _abc.Iterable[_builtins.float] | None = ...,
+        brightness: _abc.Iterable[_builtins.float] | None = ...,
+        contrast: _abc.Iterable[_builtins.float] | None = ...,
+        blur: _abc.Iterable[_builtins.float] | None = ...,
+        noise: _abc.Iterable[_builtins.float] | None = ...,
+        jpeg: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "blur", b"blur", "brightness", b"brightness", "contrast", b"contrast", "copies", b"copies", "jpeg", b"jpeg", "left", b"left", "mask", b"mask", "noise", b"noise", "perspective", b"perspective", "rotation", b"rotation", "scale", b"scale", "shape", b"shape", "shift", b"shift", "size", b"size", "steps", b"steps", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Patch: _TypeAlias = Patch  # noqa: Y015
 
 @_typing.final
 class AttackResponse(_message.Message):
