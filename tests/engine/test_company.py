@@ -45,7 +45,7 @@ def _cases(attacks: list[type[Attack]], seed: int) -> list[tuple[type[Attack], d
             elif p.kind == "float" and name != "alpha":
                 options[name] = draw.uniform(p.low, min(p.high, 1.5)) * (0.1 if attack.norm == "linf" else 1)
         if "alpha" in attack.parameters():
-            options["alpha"] = options["epsilon"] * draw.uniform(0.1, 1)
+            options["alpha"] = options.get("epsilon", 1) * draw.uniform(0.1, 1)
         cases.append((attack, options))
     return cases
 

@@ -184,12 +184,11 @@ class Bench:
             table.move(
                 seen.logits, seen.loss, seen.grad if seen.grad.dim() == 1 else self._laid_out(seen.grad)
             )
-        for row in rows:
+        for row, spent in zip(rows, table.spent.tolist(), strict=True):
             if stage is Stage.MOVE:
                 row.moves += 1
-            row.stage = (
-                Stage.OVER if stage is Stage.LAST else Stage.MOVE if row.moves < row.steps else Stage.LAST
-            )
+            moves = row.moves < row.steps and not spent
+            row.stage = Stage.OVER if stage is Stage.LAST else Stage.MOVE if moves else Stage.LAST
         watched = [i for i, row in enumerate(rows) if stage is Stage.MOVE and row.job.reports(row.moves)]
         if not watched:
             return
@@ -324,7 +323,18 @@ def _seats(lane: Lane, chosen: set[Row]) -> list[_Seat]:
 def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
     """The answers of these rows of the table, each with memory of its own."""
     places = torch.tensor([row.place for row in rows])
-    names = ("fooled", "already", "finite", "margin", "merit", "loss", "best_t", "zero_gradients", "done")
+    names = (
+        "fooled",
+        "already",
+        "finite",
+        "margin",
+        "merit",
+        "loss",
+        "best_t",
+        "zero_gradients",
+        "done",
+        "spent",
+    )
     columns = {name: table.pick(name, places).tolist() for name in names}
     image, before, after = (table.pick(name, places).cpu() for name in ("best", "before", "after"))
     for i, row in enumerate(rows):
@@ -336,7 +346,7 @@ def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
         elif c["done"]:
             ended = Ended.STOP
         else:
-            ended = Ended.TIME_LIMIT if row.moves < row.steps else Ended.STEPS
+            ended = Ended.STEPS if row.moves >= row.steps or c["spent"] else Ended.TIME_LIMIT
         yield Forged(
             sample=row.sample,
             restart=row.restart,

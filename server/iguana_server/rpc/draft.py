@@ -58,6 +58,9 @@ def to_draft(
     if method is None:
         return None
     loss = loss or LOSS.number(method.attack.default_loss)
+    own_losses = [LOSS.name(LOSS.number(name)) for name in method.attack.losses]
+    if own_losses and LOSS.name(loss) not in own_losses:
+        faults.add("loss", f"{' or '.join(own_losses)} for {method.attack.name}", LOSS.name(loss))
     fewest = _FEWEST_CLASSES.get(loss, (0, 0))[bool(goals.targeted.any())]
     if len(classes.names) < fewest:
         name = attack_pb2.Loss.Name(loss)
