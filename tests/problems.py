@@ -23,10 +23,22 @@ class Problem:
     lead: Callable[[Tensor], Tensor]
     best: Callable[[Tensor, float, str], Tensor]
 
-    def model(self, x: Tensor) -> Tensor:
-        """Logits [n, 2]."""
-        lead = self.lead(x)
+    def model(self, x: Tensor, level: float = 0) -> Tensor:
+        """Logits [n, 2]; class 0 is lost where lead > level."""
+        lead = self.lead(x) - level
         return torch.stack([torch.zeros_like(lead), lead], 1)
+
+    def distance(self, x0: Tensor, level: float, norm: str) -> Tensor:
+        """[n] of x0 from where lead = level: the radius of the ball whose best point just reaches it."""
+        radii = []
+        for row in x0:
+            low, high = 0.0, 10.0
+            for _ in range(50):
+                radius = (low + high) / 2
+                reached = bool(self.lead(self.best(row[None], radius, norm)) > level)
+                low, high = (low, radius) if reached else (radius, high)
+            radii.append(high)
+        return torch.tensor(radii)
 
 
 def _weights(seed: int) -> Tensor:

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from iguana.v1 import attack_pb2, classify_pb2, model_pb2
+from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.rpc.method import METHODS
 from tests.rpc.service import LIMITS, Service, tensors
 
@@ -174,12 +175,28 @@ PAST: dict[str, tuple[str, str, str] | str] = {
     "Patch.size": ("patch { size: 2 }", "patch.size", "want 1 or 3 values in [0, 1], got [2.0]"),
     "Patch.top": ("patch { top: nan }", "patch.top", "want 1 or 3 values in [0, 1], got [nan]"),
     "Patch.left": ("patch { left: -1 }", "patch.left", "want 1 or 3 values in [0, 1], got [-1.0]"),
+    "Mifgsm.decay": ("mifgsm { decay: 11 }", "mifgsm.decay", "want 1 or 3 values in [0, 10], got [11.0]"),
+    "Nifgsm.decay": ("nifgsm { decay: nan }", "nifgsm.decay", "want 1 or 3 values in [0, 10], got [nan]"),
+    "Fab.beta": ("fab { beta: -0.5 }", "fab.beta", "want 1 or 3 values in [0, 1], got [-0.5]"),
+    "Cw.rate": ("cw { steps: 9 rate: 11 }", "cw.rate", "want 1 or 3 values in [0, 10], got [11.0]"),
+    "Fmn.alpha": (
+        "fmn { steps: 9 alpha: -1 }",
+        "fmn.alpha",
+        "want 1 or 3 values in [0, 1000], got [-1.0]",
+    ),
+    "Apgd.rho": ("apgd { steps: 9 rho: 2 }", "apgd.rho", "want 1 or 3 values in [0, 1], got [2.0]"),
     "WatchAttackRequest.request": ("request {}", "request.model", "want a name"),
     "WatchAttackRequest.every_steps": ("every_steps: 10001", "every_steps", "want 1..10000, got 10001"),
     "StreamClassifyRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
     "StreamClassifyRequest.request": ("request {}", "request.model", "want a name"),
     "StreamAttackRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
     "StreamAttackRequest.request": ("request {}", "request.model", "want a name"),
+}
+# Attacks whose own steps are more than the service's limit.
+_LONG = {
+    name
+    for name, attack in ATTACKS.items()
+    if "steps" in attack.parameters() and attack.parameters()["steps"].default > LIMITS.max_steps
 }
 for _name, _method in METHODS.items():
     _message = cast(Descriptor, _method.message_type)
@@ -188,6 +205,17 @@ for _name, _method in METHODS.items():
         ("epsilon", "8", "want 1 or 3 values in [0, 1], got [8.0]"),
         ("alpha", "-0.5", "want 1 or 3 values in [0, 1], got [-0.5]"),
         ("steps", "51", "want 1 or 3 values in 1..50, got [51]"),
+        ("initial_epsilon", "1001", "want 1 or 3 values in [0, 1000], got [1001.0]"),
+        ("gamma", "1.5", "want 1 or 3 values in [0, 1], got [1.5]"),
+        ("metric", "3", "want 1 or 3 values of METRIC_L2, METRIC_LINF, got [3]"),
+        ("binary_steps", "21", "want 1 or 3 values in 1..20, got [21]"),
+        ("initial_const", "inf", "want 1 or 3 values in [0, 1000000], got [inf]"),
+        ("confidence", "-1", "want 1 or 3 values in [0, 1000], got [-1.0]"),
+        ("abort_early", "[true, false]", "want 1 or 3 values, got [True, False]"),
+        ("rivals", "1001", "want 1 or 3 values in 1..1000, got [1001]"),
+        ("overshoot", "nan", "want 1 or 3 values in [0, 10], got [nan]"),
+        ("alpha_max", "2", "want 1 or 3 values in [0, 1], got [2.0]"),
+        ("eta", "0.5", "want 1 or 3 values in [1, 10], got [0.5]"),
         ("random_start", "[true, false]", "want 1 or 3 values, got [True, False]"),
         ("restarts", "5", "want 1..4, got 5"),
         ("targets", "5", "want 1..4, got 5"),
@@ -207,8 +235,7 @@ for _name, _method in METHODS.items():
         ("jpeg", "100", "want 1 or 3 values in [0, 99], got [100.0]"),
     ):
         if _field in _message.fields_by_name:
-            long = _message.name in ("Apgd", "Apgdt", "Patch") and _field != "steps"
-            steps = "steps: 9 " if long else ""
+            steps = "steps: 9 " if _name in _LONG and _field != "steps" else ""
             PAST.setdefault(
                 f"{_message.name}.{_field}",
                 (f"{_name} {{ {steps}{_field}: {_text} }}", f"{_name}.{_field}", _want),
@@ -361,7 +388,7 @@ async def test_request_without_a_method_or_images_is_refused(service: Service) -
     request.ClearField("pgd")
     ((field, description),) = await violations(service, request)
     assert field == "method"
-    assert description.startswith("want one of apgd, fgsm, forge, ")
+    assert description.startswith(f"want one of {', '.join(ATTACKS)}, got")
     request = sound(attack_pb2.AttackRequest)
     request.ClearField("images")
     assert await violations(service, request) == [("images", "want 1..6 images, got 0")]

@@ -137,6 +137,7 @@ class Method(Table, ABC):
     name: ClassVar[str]
     paper: ClassVar[str]
     default_loss: ClassVar[str] = "cross_entropy"
+    losses: ClassVar[tuple[str, ...]] = ()  # that it can climb; none: all
     default_stop: ClassVar[int] = FIRST_SUCCESS
 
     @classmethod
@@ -202,6 +203,7 @@ class Attack(Method, ABC):
     already: Tensor = state(dtype=torch.bool)  # the clean image reaches the goal
     finite: Tensor = state(dtype=torch.bool, fill=True)
     done: Tensor = state(dtype=torch.bool)  # the answer is final
+    spent: Tensor = state(dtype=torch.bool)  # wants one last look, though looks() allows for more
     zero_gradients: Tensor = state(dtype=torch.int64)
     judgements: Tensor = state(dtype=torch.int64)  # candidates judged
     rises: Tensor = state(dtype=torch.int64)  # of them, those with more loss than the one before
@@ -286,7 +288,7 @@ class Attack(Method, ABC):
         if not self.on_grid:
             return self.x
         if self.norm == "l2":
-            return _to_grid_l2(self.x, self.x0, self.radius())
+            return to_grid_l2(self.x, self.x0, self.radius())
         z = self.x.clone()
         ops.grid_(z, self.x0, self.radius())
         return z
@@ -355,7 +357,7 @@ def aim(logits: Tensor, label: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(label < 0, seen, label), torch.where(clean < 0, seen, clean)
 
 
-def _to_grid_l2(x: Tensor, x0: Tensor, epsilon: Tensor) -> Tensor:
+def to_grid_l2(x: Tensor, x0: Tensor, epsilon: Tensor) -> Tensor:
     """Round each change to whole grey levels, up where its fraction is largest, so that the row just stays in the L2 ball.
 
     x0 lies on the grid. Rounding to the nearest level would lose most of a small ball (all changes are

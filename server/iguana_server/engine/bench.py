@@ -25,7 +25,7 @@ from iguana_server.models.base import Model
 
 _GRADIENT_LOOKS = 3  # a forward and a backward cost as much as three forwards
 _ANSWERED = (
-    *("fooled", "already", "finite", "done", "margin", "merit", "loss", "best_t"),
+    *("fooled", "already", "finite", "done", "spent", "margin", "merit", "loss", "best_t"),
     *("zero_gradients", "judgements", "rises", "first_loss"),
 )
 _ORDER = {Stage.MOVE: 0, Stage.OPEN: 1, Stage.LAST: 2}
@@ -188,12 +188,11 @@ class Bench:
             table.move(
                 seen.logits, seen.loss, seen.grad if seen.grad.dim() == 1 else self._laid_out(seen.grad)
             )
-        for row in rows:
+        for row, spent in zip(rows, table.spent.tolist(), strict=True):
             if stage is Stage.MOVE:
                 row.moves += 1
-            row.stage = (
-                Stage.OVER if stage is Stage.LAST else Stage.MOVE if row.moves < row.steps else Stage.LAST
-            )
+            moves = row.moves < row.steps and not spent
+            row.stage = Stage.OVER if stage is Stage.LAST else Stage.MOVE if moves else Stage.LAST
         watched = [i for i, row in enumerate(rows) if stage is Stage.MOVE and row.job.reports(row.moves)]
         if not watched:
             return
@@ -339,7 +338,7 @@ def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
         elif c["done"]:
             ended = Ended.STOP
         else:
-            ended = Ended.TIME_LIMIT if row.moves < row.steps else Ended.STEPS
+            ended = Ended.STEPS if row.moves >= row.steps or c["spent"] else Ended.TIME_LIMIT
         yield Forged(
             sample=row.sample,
             restart=row.restart,

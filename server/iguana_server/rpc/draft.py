@@ -62,6 +62,9 @@ def to_draft(
     if loss and issubclass(method.kind, Script):
         faults.add("loss", f"LOSS_UNSPECIFIED with {method.kind.name}, which has its own", LOSS.name(loss))
     loss = loss or LOSS.number(method.kind.default_loss)
+    own_losses = [LOSS.name(LOSS.number(name)) for name in method.kind.losses]
+    if own_losses and LOSS.name(loss) not in own_losses:
+        faults.add("loss", f"{' or '.join(own_losses)} for {method.kind.name}", LOSS.name(loss))
     aimed = TARGETS in method.scalars or bool(goals.targeted.any())
     fewest = _FEWEST_CLASSES.get(loss, (0, 0))[aimed]
     if len(classes.names) < fewest:

@@ -30,8 +30,8 @@ class _StopOn:
 class _StopOnEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopOn.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STOP_ON_UNSPECIFIED: _StopOn.ValueType  # 0
-    """STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS. For attacks that look for the
-    smallest change it means STOP_ON_NEVER.
+    """STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS. Attacks that look for the smallest
+    change (ddn, cw, fmn, fab) go on: STOP_ON_NEVER.
     """
     STOP_ON_FIRST_SUCCESS: _StopOn.ValueType  # 1
     """STOP_ON_FIRST_SUCCESS leaves as soon as the goal is reached."""
@@ -44,8 +44,8 @@ class StopOn(_StopOn, metaclass=_StopOnEnumTypeWrapper):
     """StopOn is when a sample leaves before its steps are spent."""
 
 STOP_ON_UNSPECIFIED: StopOn.ValueType  # 0
-"""STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS. For attacks that look for the
-smallest change it means STOP_ON_NEVER.
+"""STOP_ON_UNSPECIFIED means STOP_ON_FIRST_SUCCESS. Attacks that look for the smallest
+change (ddn, cw, fmn, fab) go on: STOP_ON_NEVER.
 """
 STOP_ON_FIRST_SUCCESS: StopOn.ValueType  # 1
 """STOP_ON_FIRST_SUCCESS leaves as soon as the goal is reached."""
@@ -65,7 +65,8 @@ class _KeepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Keep.ValueType],
     """KEEP_UNSPECIFIED means KEEP_BEST."""
     KEEP_BEST: _Keep.ValueType  # 1
     """KEEP_BEST is the iterate that reached the goal by the widest margin (forge: with
-    the least loss), or came nearest to it.
+    the least loss; ddn, cw, fmn, deepfool and fab: with the smallest change), or came
+    nearest to it.
     """
     KEEP_LAST: _Keep.ValueType  # 2
     """KEEP_LAST is the last iterate, as most attack libraries answer."""
@@ -77,7 +78,8 @@ KEEP_UNSPECIFIED: Keep.ValueType  # 0
 """KEEP_UNSPECIFIED means KEEP_BEST."""
 KEEP_BEST: Keep.ValueType  # 1
 """KEEP_BEST is the iterate that reached the goal by the widest margin (forge: with
-the least loss), or came nearest to it.
+the least loss; ddn, cw, fmn, deepfool and fab: with the smallest change), or came
+nearest to it.
 """
 KEEP_LAST: Keep.ValueType  # 2
 """KEEP_LAST is the last iterate, as most attack libraries answer."""
@@ -241,6 +243,30 @@ PATCH_SHAPE_MASK: PatchShape.ValueType  # 2
 """PATCH_SHAPE_MASK is what the mask shows."""
 Global___PatchShape: _TypeAlias = PatchShape  # noqa: Y015
 
+class _Metric:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Metric.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_UNSPECIFIED: _Metric.ValueType  # 0
+    """METRIC_UNSPECIFIED means the attack's own."""
+    METRIC_L2: _Metric.ValueType  # 1
+    """METRIC_L2 is the Euclidean length over all pixels and channels."""
+    METRIC_LINF: _Metric.ValueType  # 2
+    """METRIC_LINF is the largest change."""
+
+class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+    """Metric is how the size of a change is measured."""
+
+METRIC_UNSPECIFIED: Metric.ValueType  # 0
+"""METRIC_UNSPECIFIED means the attack's own."""
+METRIC_L2: Metric.ValueType  # 1
+"""METRIC_L2 is the Euclidean length over all pixels and channels."""
+METRIC_LINF: Metric.ValueType  # 2
+"""METRIC_LINF is the largest change."""
+Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
 class _Suspicion:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -389,6 +415,11 @@ class AttackRequest(_message.Message):
     APGDT_FIELD_NUMBER: _builtins.int
     EOT_FIELD_NUMBER: _builtins.int
     PATCH_FIELD_NUMBER: _builtins.int
+    DDN_FIELD_NUMBER: _builtins.int
+    CW_FIELD_NUMBER: _builtins.int
+    FMN_FIELD_NUMBER: _builtins.int
+    DEEPFOOL_FIELD_NUMBER: _builtins.int
+    FAB_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """model is a name from ModelService.ListModels, such as "efficientnet-lite0"."""
     seed: _builtins.int
@@ -502,6 +533,26 @@ class AttackRequest(_message.Message):
     def patch(self) -> Global___Patch:
         """patch: any change of some pixels only."""
 
+    @_builtins.property
+    def ddn(self) -> Global___Ddn:
+        """ddn: the smallest L2 change, on a sphere that shrinks and grows."""
+
+    @_builtins.property
+    def cw(self) -> Global___Cw:
+        """cw: the smallest L2 change, by free optimisation and a search for its constant."""
+
+    @_builtins.property
+    def fmn(self) -> Global___Fmn:
+        """fmn: the smallest L2 or Linf change, in a ball that follows the boundary."""
+
+    @_builtins.property
+    def deepfool(self) -> Global___Deepfool:
+        """deepfool: step by step to the nearest boundary."""
+
+    @_builtins.property
+    def fab(self) -> Global___Fab:
+        """fab: along the boundary with each of the likeliest classes."""
+
     def __init__(
         self,
         *,
@@ -537,12 +588,17 @@ class AttackRequest(_message.Message):
         apgdt: Global___Apgdt | None = ...,
         eot: Global___Eot | None = ...,
         patch: Global___Patch | None = ...,
+        ddn: Global___Ddn | None = ...,
+        cw: Global___Cw | None = ...,
+        fmn: Global___Fmn | None = ...,
+        deepfool: Global___Deepfool | None = ...,
+        fab: Global___Fab | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "difgsm", b"difgsm", "eot", b"eot", "fgsm", b"fgsm", "forge", b"forge", "method", b"method", "mifgsm", b"mifgsm", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rfgsm", b"rfgsm", "sinifgsm", b"sinifgsm", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "difgsm", b"difgsm", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "method", b"method", "mifgsm", b"mifgsm", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rfgsm", b"rfgsm", "sinifgsm", b"sinifgsm", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "determinism", b"determinism", "diagnose", b"diagnose", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fgsm", b"fgsm", "forge", b"forge", "goals", b"goals", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "sinifgsm", b"sinifgsm", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "determinism", b"determinism", "diagnose", b"diagnose", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "goals", b"goals", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "sinifgsm", b"sinifgsm", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise", "difgsm", "tifgsm", "sinifgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise", "difgsm", "tifgsm", "sinifgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch", "ddn", "cw", "fmn", "deepfool", "fab"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
@@ -1771,6 +1827,284 @@ class Patch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Patch: _TypeAlias = Patch  # noqa: Y015
+
+@_typing.final
+class Ddn(_message.Message):
+    """Ddn looks for the smallest L2 change that reaches the goal, on a sphere that shrinks
+    where the point fools and grows where it does not (Rony et al. 2019,
+    arXiv:1811.09600).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    INITIAL_EPSILON_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 100.
+        """
+
+    @_builtins.property
+    def initial_epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """initial_epsilon is the L2 radius of the first sphere, in [0, 1000]. One value, or one
+        a sample. Default 1.
+        """
+
+    @_builtins.property
+    def gamma(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """gamma is the share by which the radius changes at a move, in [0, 1]. One value, or
+        one a sample. Default 0.05.
+        """
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        initial_epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        gamma: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gamma", b"gamma", "initial_epsilon", b"initial_epsilon", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ddn: _TypeAlias = Ddn  # noqa: Y015
+
+@_typing.final
+class Cw(_message.Message):
+    """Cw looks for the smallest L2 change that reaches the goal: it minimises
+    |x - x0|^2 + c max(confidence - margin, 0) by Adam, and searches for the least c that
+    does, for each sample on its own (Carlini and Wagner 2017, arXiv:1608.04644).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BINARY_STEPS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    INITIAL_CONST_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ABORT_EARLY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def binary_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """binary_steps is the number of searches, each with a constant of its own, 1 to 20. One
+        value, or one a sample. Default 9.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves in a search, 1 to limits.max_steps. One value, or one a
+        sample. Default 100.
+        """
+
+    @_builtins.property
+    def rate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """rate is Adam's learning rate, in [0, 10], in the space whose tanh is the picture. One
+        value, or one a sample. Default 0.01.
+        """
+
+    @_builtins.property
+    def initial_const(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """initial_const is the weight of the loss in the first search (c), in [0, 1e6]. One
+        value, or one a sample. Default 0.001.
+        """
+
+    @_builtins.property
+    def confidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """confidence is the margin in logits that counts as success (kappa), in [0, 1000]. One
+        value, or one a sample. Default 0.
+        """
+
+    @_builtins.property
+    def abort_early(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """abort_early ends a search that makes no progress in a tenth of its moves. One value,
+        or one a sample. Default true.
+        """
+
+    def __init__(
+        self,
+        *,
+        binary_steps: _abc.Iterable[_builtins.int] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        rate: _abc.Iterable[_builtins.float] | None = ...,
+        initial_const: _abc.Iterable[_builtins.float] | None = ...,
+        confidence: _abc.Iterable[_builtins.float] | None = ...,
+        abort_early: _abc.Iterable[_builtins.bool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_early", b"abort_early", "binary_steps", b"binary_steps", "confidence", b"confidence", "initial_const", b"initial_const", "rate", b"rate", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cw: _TypeAlias = Cw  # noqa: Y015
+
+@_typing.final
+class Fmn(_message.Message):
+    """Fmn looks for the smallest change that reaches the goal, in a ball whose radius follows
+    the distance to the boundary (Pintor et al. 2021, arXiv:2102.12827).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metric(self) -> _containers.RepeatedScalarFieldContainer[Global___Metric.ValueType]:
+        """metric is the norm that is made small. One value, or one a sample. Default METRIC_L2."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 100.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the L2 length of the first move, in [0, 1000]; the last is a hundredth of
+        it. One value, or one a sample. Default 1.
+        """
+
+    @_builtins.property
+    def gamma(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """gamma is the share by which the radius changes at the first move, in [0, 1]; at the
+        last it is 0.001. One value, or one a sample. Default 0.05.
+        """
+
+    def __init__(
+        self,
+        *,
+        metric: _abc.Iterable[Global___Metric.ValueType] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        gamma: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "gamma", b"gamma", "metric", b"metric", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fmn: _TypeAlias = Fmn  # noqa: Y015
+
+@_typing.final
+class Deepfool(_message.Message):
+    """Deepfool steps to the nearest boundary in L2, as if all boundaries were planes, until
+    the point fools (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599). loss: LOSS_MARGIN (its
+    own) or LOSS_DLR.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    RIVALS_FIELD_NUMBER: _builtins.int
+    OVERSHOOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves, 1 to limits.max_steps. One value, or one a sample.
+        Default 50.
+        """
+
+    @_builtins.property
+    def rivals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """rivals is how many of the likeliest other classes are looked at for a move, one look
+        each, 1 to 1000; all, if there are fewer. A target is the only rival. One value, or
+        one a sample. Default 9.
+        """
+
+    @_builtins.property
+    def overshoot(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """overshoot is the share by which the change is made larger, in [0, 10]. One value, or
+        one a sample. Default 0.02.
+        """
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        rivals: _abc.Iterable[_builtins.int] | None = ...,
+        overshoot: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overshoot", b"overshoot", "rivals", b"rivals", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deepfool: _TypeAlias = Deepfool  # noqa: Y015
+
+@_typing.final
+class Fab(_message.Message):
+    """Fab walks along the boundary to its point nearest to the image, once for each of the
+    likeliest other classes (FAB-T, Croce and Hein 2020, arXiv:1907.02044). loss:
+    LOSS_MARGIN (its own) or LOSS_DLR.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    ALPHA_MAX_FIELD_NUMBER: _builtins.int
+    ETA_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    targets: _builtins.int
+    """targets is how many of the likeliest other classes are aimed at, each by a try of its
+    own, 1 to 9 and fewer than the model has; the nearest answer is delivered. A target
+    has one try. 0 means 9, or all.
+    """
+    @_builtins.property
+    def metric(self) -> _containers.RepeatedScalarFieldContainer[Global___Metric.ValueType]:
+        """metric is the norm that is made small. One value, or one a sample. Default
+        METRIC_LINF.
+        """
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of steps to the boundary, 1 to limits.max_steps; one that has
+        crossed it takes a second look. One value, or one a sample. Default 100.
+        """
+
+    @_builtins.property
+    def alpha_max(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha_max is the greatest weight of the image's own step, in [0, 1]. One value, or
+        one a sample. Default 0.1.
+        """
+
+    @_builtins.property
+    def eta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """eta is by how much steps go beyond the boundary, in [1, 10]. One value, or one a
+        sample. Default 1.05.
+        """
+
+    @_builtins.property
+    def beta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """beta is the share of the change that is left after going back, in [0, 1]. One value,
+        or one a sample. Default 0.9.
+        """
+
+    def __init__(
+        self,
+        *,
+        metric: _abc.Iterable[Global___Metric.ValueType] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        alpha_max: _abc.Iterable[_builtins.float] | None = ...,
+        eta: _abc.Iterable[_builtins.float] | None = ...,
+        beta: _abc.Iterable[_builtins.float] | None = ...,
+        targets: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha_max", b"alpha_max", "beta", b"beta", "eta", b"eta", "metric", b"metric", "steps", b"steps", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fab: _TypeAlias = Fab  # noqa: Y015
 
 @_typing.final
 class AttackResponse(_message.Message):
