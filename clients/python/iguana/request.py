@@ -35,7 +35,7 @@ class AttackOptions(TypedDict, total=False):
     | target       | None                 | the class to reach, by name or index; one for all or one a sample|
     | label        | None                 | the true class to leave; None is the clean prediction            |
     | seed         | 0                    | fixes all randomness                                             |
-    | stop         | "success"            | when to stop: "success", "never", or a lead in logits            |
+    | stop         | None                 | "success", "never", or a lead in logits; None: the method's own  |
     | keep         | "best"               | which iterate is delivered: "best" or "last"                     |
     | grid         | "uint8"              | pixels judged and delivered: "uint8" or "float"                  |
     | loss         | None                 | "cross_entropy", "margin", "dlr", "logit", "l2", "l1"           |
@@ -53,7 +53,7 @@ class AttackOptions(TypedDict, total=False):
     target: ClassLike | Sequence[ClassLike | None] | None
     label: ClassLike | Sequence[ClassLike | None] | None
     seed: int
-    stop: str | float
+    stop: str | float | None
     keep: str
     grid: str
     loss: str | None
@@ -75,6 +75,19 @@ class AttackOptions(TypedDict, total=False):
     penalty: float | Sequence[float] | None
     rate: float | Sequence[float] | None
     optimizer: str | Sequence[str] | None
+    initial_epsilon: float | Sequence[float] | None
+    gamma: float | Sequence[float] | None
+    binary_steps: int | Sequence[int] | None
+    initial_const: float | Sequence[float] | None
+    confidence: float | Sequence[float] | None
+    abort_early: bool | Sequence[bool] | None
+    metric: str | Sequence[str] | None
+    rivals: int | Sequence[int] | None
+    overshoot: float | Sequence[float] | None
+    alpha_max: float | Sequence[float] | None
+    eta: float | Sequence[float] | None
+    beta: float | Sequence[float] | None
+    targets: int | None
 
 
 class AttackItem(AttackOptions, total=False):
@@ -117,7 +130,7 @@ def _attack_request(
     target: Any = None,
     label: Any = None,
     seed: int = 0,
-    stop: str | float = "success",
+    stop: str | float | None = None,
     keep: str = "best",
     grid: str = "uint8",
     loss: str | None = None,
@@ -160,7 +173,9 @@ def _determinism(strict: bool) -> manifest_pb2.Determinism.ValueType:
     return manifest_pb2.DETERMINISM_STRICT if strict else manifest_pb2.DETERMINISM_FAST
 
 
-def _stop(stop: str | float) -> tuple[attack_pb2.StopOn.ValueType, float]:
+def _stop(stop: str | float | None) -> tuple[attack_pb2.StopOn.ValueType, float]:
+    if stop is None:
+        return attack_pb2.STOP_ON_UNSPECIFIED, 0.0
     if stop == "success":
         return attack_pb2.STOP_ON_FIRST_SUCCESS, 0.0
     if stop == "never":
