@@ -86,7 +86,7 @@ def test_a_sample_that_the_model_gets_wrong_is_left_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("metric", [0, 1], ids=["l2", "linf"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_kept_on_the_grid_is_hardly_farther(name: str, metric: int) -> None:
-    """Also where every change is below half a grey level (12 x 12 pixels, a model 30 times as steep)."""
+    """In L2 to a fiftieth of a pixel, in Linf to a grey level."""
     options: dict[str, Any] = {"metric": metric} if "metric" in ATTACKS[name].parameters() else {}
     if not options and metric == LINF:
         return

@@ -246,7 +246,7 @@ def attack_answer(request: attack_pb2.AttackRequest) -> attack_pb2.AttackRespons
         parameters=[attack_pb2.UsedParameter(name="epsilon", values=[0.5] * len(request.images))],
         seed=request.seed,
         loss=request.loss or attack_pb2.LOSS_CROSS_ENTROPY,
-        stop_on=request.stop_on,
+        stop_on=request.stop_on or attack_pb2.STOP_ON_FIRST_SUCCESS,
         keep=request.keep,
         output_grid=request.output_grid,
     )

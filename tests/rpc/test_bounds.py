@@ -424,3 +424,20 @@ async def test_amplified_request_is_refused_without_looking(service: Service) ->
     assert await violations(service, attack) == [
         ("pgd.epsilon", "want 1 or 3 values in [0, 1], got 1000000 values")
     ]
+
+
+async def test_a_loss_that_the_attack_cannot_climb_is_refused(service: Service) -> None:
+    request = request_of("AttackRequest.loss", "deepfool { steps: 9 } loss: LOSS_CROSS_ENTROPY")
+    assert await violations(service, request) == [
+        ("loss", "want LOSS_MARGIN or LOSS_DLR for deepfool, got LOSS_CROSS_ENTROPY")
+    ]
+
+
+async def test_the_default_of_targets_is_all_that_there_are(service: Service) -> None:
+    """FAB on a model of five classes: four tries, of which the nearest is answered."""
+    request = request_of("AttackRequest.fab", "fab { steps: 4 } top_k: 1")
+    answer = await service.attack.Attack(request)
+    used = {parameter.name: list(parameter.values) for parameter in answer.manifest.parameters}
+    assert used["targets"] == [4, 4, 4]
+    assert answer.manifest.stop_on == attack_pb2.STOP_ON_NEVER
+    assert all(result.forward >= 4 * 3 for result in answer.results)

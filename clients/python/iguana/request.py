@@ -77,6 +77,19 @@ class AttackOptions(TypedDict, total=False):
     penalty: float | Sequence[float] | None
     rate: float | Sequence[float] | None
     optimizer: str | Sequence[str] | None
+    initial_epsilon: float | Sequence[float] | None
+    gamma: float | Sequence[float] | None
+    binary_steps: int | Sequence[int] | None
+    initial_const: float | Sequence[float] | None
+    confidence: float | Sequence[float] | None
+    abort_early: bool | Sequence[bool] | None
+    metric: str | Sequence[str] | None
+    rivals: int | Sequence[int] | None
+    overshoot: float | Sequence[float] | None
+    alpha_max: float | Sequence[float] | None
+    eta: float | Sequence[float] | None
+    beta: float | Sequence[float] | None
+    targets: int | None
 
 
 class AttackItem(AttackOptions, total=False):
