@@ -61,23 +61,25 @@ def test_the_sum_of_gradients_is_the_gradient_of_the_sum() -> None:
 
 
 def test_eot_survives_what_pgd_does_not() -> None:
-    """Photographs with numbers that the attack has not drawn: what was made for them fools more often."""
-    common: dict[str, Any] = {"stop": NEVER, "keep_last": True, "epsilon": 0.1, "steps": 12}
-    x0, sample = pictures(24), torch.arange(24)
+    """Photographs with numbers that the attack has not drawn: what was made for them leaves the class more often."""
+    camera: dict[str, Any] = {"rotation": 5.0, "scale": 0.03, "shift": 0.02, "perspective": 0.02, "blur": 0.4}
+    common: dict[str, Any] = {"stop": NEVER, "keep_last": True, "epsilon": 0.2, "steps": 8}
+    x0, sample = pictures(12), torch.arange(12)
     plain = climb(PGD.new(x0, classes=CLASSES, **common), MODEL)
-    sturdy = climb(EOT.new(x0, classes=CLASSES, sample=sample, copies=8, **common), MODEL)
-    unseen = EOT.new(x0, classes=CLASSES, sample=sample, copies=1, seed=12345)
+    sturdy = climb(EOT.new(x0, classes=CLASSES, sample=sample, copies=5, **camera, **common), MODEL)
+    assert plain.fooled.all()
+    unseen = EOT.new(x0, classes=CLASSES, sample=sample, copies=1, seed=12345, **camera)
 
     def fooled(pictures: Tensor) -> float:
         share = 0.0
-        for t in range(20):
+        for t in range(10):
             unseen.t.fill_(t)
-            answers = MODEL(unseen._seen(pictures)).argmax(1)
-            truth = MODEL(unseen._seen(x0)).argmax(1)
-            share += float((answers != truth).float().mean()) / 20
+            share += float((MODEL(unseen._seen(pictures)).argmax(1) != plain.clean).float().mean()) / 10
         return share
 
-    assert fooled(sturdy.best) > fooled(plain.best) + 0.05
+    assert fooled(x0) <= 0.1
+    assert fooled(plain.best) <= 0.2
+    assert fooled(sturdy.best) >= 0.7
 
 
 @pytest.mark.parametrize("copies", [0, 2])

@@ -108,7 +108,7 @@ def test_variance_tuning_equals_torchattacks_bit_for_bit_with_the_same_noise(
 
     drawn = noises()
     with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "uniform_", lambda self, low, high: self.copy_(next(drawn)))
+        patch.setattr(torch.Tensor, "uniform_", lambda image, low, high: image.copy_(next(drawn)))  # noqa: ARG005
         wanted = theirs(library, victim, label, targeted, **THEIRS | {"N": neighbours, "beta": beta})
     assert next(drawn, None) is None
     found = ours(name, victim, label, targeted=targeted, **COMMON | columns).x
@@ -131,7 +131,14 @@ def test_input_diversity_and_its_gradient_equal_torchattacks_with_the_same_draws
         sizes = iter([size, *(int((side - size) * each) for each in u[2:])])
         bounds: list[tuple[int, int]] = []
 
-        def randint(low: int, high: int, **_: Any) -> Tensor:
+        def randint(
+            low: int,
+            high: int,
+            *,
+            bounds: list[tuple[int, int]] = bounds,
+            sizes: Iterator[int] = sizes,
+            **_: Any,
+        ) -> Tensor:
             bounds.append((low, high))
             return torch.tensor([next(sizes)], dtype=torch.int32)
 

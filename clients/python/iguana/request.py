@@ -90,6 +90,24 @@ class AttackOptions(TypedDict, total=False):
     eta: float | Sequence[float] | None
     beta: float | Sequence[float] | None
     targets: int | None
+    probability: float | Sequence[float] | None
+    scale: float | Sequence[float] | None
+    reach: int | Sequence[int] | None
+    copies: int | Sequence[int] | None
+    neighbours: int | Sequence[int] | None
+    rotation: float | Sequence[float] | None
+    shift: float | Sequence[float] | None
+    perspective: float | Sequence[float] | None
+    brightness: float | Sequence[float] | None
+    contrast: float | Sequence[float] | None
+    blur: float | Sequence[float] | None
+    noise: float | Sequence[float] | None
+    jpeg: float | Sequence[float] | None
+    shape: str | Sequence[str] | None
+    mask: ImagesLike | None
+    size: float | Sequence[float] | None
+    top: float | Sequence[float] | None
+    left: float | Sequence[float] | None
 
 
 class AttackItem(AttackOptions, total=False):

@@ -40,10 +40,10 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     if images.shape[1] != 3:
         return _round(_coded(x - 128, _table(_LUMA, quality)) + 128).clamp(0, 255) / 255
     height, width = images.shape[2:]
-    luma, *chroma = _mixed(_padded(x, 16).unbind(1), _TO_YCC)
+    luma, *chroma = _mixed(_padded(x, 2, 16).unbind(1), _TO_YCC)
     luma = _coded(_round(luma)[:, None] - 128, _table(_LUMA, quality))[:, 0] + 128
     halved = torch.stack([_halved(_round(c)) for c in chroma], 1)
-    halved = _coded(halved, _table(_CHROMA, quality))
+    halved = _clipped(_coded(halved, _table(_CHROMA, quality)) + 128) - 128
     red, green, blue = _mixed((_clipped(luma), *(_doubled(c) for c in halved.unbind(1))), _TO_RGB)
     return _clipped(torch.stack([red, green, blue], 1)[:, :, :height, :width]) / 255
 
@@ -68,7 +68,7 @@ def _table(base: tuple[int, ...], quality: Tensor) -> Tensor:
 def _coded(planes: Tensor, table: Tensor) -> Tensor:
     """Quantise planes [n, P, H, W], centred on 0, in blocks of eight by eight."""
     n, p, height, width = planes.shape
-    x = _padded(planes, 8)
+    x = _padded(planes, 8, 8)
     lines, columns = x.shape[2] // 8, x.shape[3] // 8
     blocks = x.reshape(n, p, lines, 8, columns, 8).transpose(3, 4).reshape(n, -1, 64)
     dct = _DCT.to(x).expand(n, 64, 64)
@@ -78,9 +78,9 @@ def _coded(planes: Tensor, table: Tensor) -> Tensor:
     return blocks.transpose(3, 4).reshape(x.shape)[:, :, :height, :width]
 
 
-def _padded(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the last line and column until the sides are multiples."""
-    for axis in (2, 3):
+def _padded(x: Tensor, height: int, width: int) -> Tensor:
+    """Repeat the last line and column until the sides are multiples of these."""
+    for axis, multiple in ((2, height), (3, width)):
         more = -x.shape[axis] % multiple
         last = x.narrow(axis, x.shape[axis] - 1, 1)
         x = torch.cat([x, *[last] * more], axis)
@@ -94,9 +94,11 @@ def _mixed(planes: tuple[Tensor, ...], matrix: tuple[tuple[float, ...], ...]) ->
 
 
 def _halved(plane: Tensor) -> Tensor:
-    """Mean of two by two."""
+    """Mean of two by two; halves are rounded down and up in turn."""
     even, odd = plane[:, ::2], plane[:, 1::2]
-    return _round((even[..., ::2] + even[..., 1::2] + odd[..., ::2] + odd[..., 1::2]) / 4)
+    mean = (even[..., ::2] + even[..., 1::2] + odd[..., ::2] + odd[..., 1::2]) / 4
+    up = torch.arange(mean.shape[-1], device=mean.device) % 2
+    return _round(mean + (0.25 * up - 0.125))
 
 
 def _doubled(plane: Tensor) -> Tensor:

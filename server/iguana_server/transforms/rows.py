@@ -14,6 +14,8 @@ def on_rows(images: Tensor, on: Tensor, transform: Callable[[Tensor, Tensor], Te
     rows = on.nonzero()[:, 0]
     if len(rows) == 0:
         return images
+    if len(rows) == len(images):
+        return transform(images, rows)
     return images.index_copy(0, rows, transform(images.index_select(0, rows), rows))
 
 
