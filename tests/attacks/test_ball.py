@@ -17,6 +17,7 @@ from tests.attacks.alone import climb
 from tests.nets import CLASSES, pictures, toy
 
 MODEL, ROWS = toy(), 3
+QUERIES = 60  # of an attack that counts them, where the test does not vary them
 NAMES = st.sampled_from(sorted(ATTACKS))
 
 
@@ -26,6 +27,8 @@ def _options(attack: type[Attack], data: st.DataObject) -> dict[str, Any]:
     for name, p in attack.parameters().items():
         if name == "steps":
             options[name] = data.draw(st.integers(1, 6), label=name)
+        elif p.kind == "int":
+            options[name] = data.draw(st.integers(int(p.low), int(p.low) + 12), label=name)
         elif name == "random_start":
             options[name] = data.draw(st.booleans(), label=name)
         elif p.kind == "choice":
@@ -42,6 +45,11 @@ def _options(attack: type[Attack], data: st.DataObject) -> dict[str, Any]:
     if attack.name == "rfgsm":
         options["alpha"] = torch.minimum(options["alpha"], options["epsilon"])
     return options
+
+
+def _short(name: str) -> dict[str, Any]:
+    """A small budget, where the attack has one."""
+    return {"queries": QUERIES} if "queries" in ATTACKS[name].parameters() else {}
 
 
 def _distance(table: Attack) -> torch.Tensor:
@@ -84,7 +92,7 @@ def test_attack_stays_in_ball_and_box_and_on_the_grid(
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.norm != "none"])
 def test_epsilon_0_returns_the_image_bit_for_bit(name: str, on_grid: bool) -> None:
     x0 = pictures(ROWS)
-    options: dict[str, Any] = {"alpha": 0.0} if name == "rfgsm" else {}
+    options: dict[str, Any] = _short(name) | ({"alpha": 0.0} if name == "rfgsm" else {})
     table = ATTACKS[name].new(
         x0, classes=CLASSES, on_grid=on_grid, keep_last=True, epsilon=0.0, stop=NEVER, **options
     )
@@ -95,7 +103,12 @@ def test_epsilon_0_returns_the_image_bit_for_bit(name: str, on_grid: bool) -> No
 def test_the_answer_is_what_the_model_says_of_the_delivered_picture(name: str) -> None:
     """Success, margin and loss belong to `best`: looked at again, they are the same."""
     table = ATTACKS[name].new(
-        pictures(8), classes=CLASSES, on_grid=True, stop=FIRST_SUCCESS, sample=torch.arange(8)
+        pictures(8),
+        classes=CLASSES,
+        on_grid=True,
+        stop=FIRST_SUCCESS,
+        sample=torch.arange(8),
+        **_short(name),
     )
     climb(table, MODEL)
     logits = MODEL(table.best)
@@ -113,6 +126,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(name: str) -> No
         )
         if name == "forge":
             options = {"start": torch.tensor(1)}
+        options |= _short(name)
         table = ATTACKS[name].new(
             pictures(4),
             classes=CLASSES,
@@ -126,13 +140,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(name: str) -> No
 
     assert torch.equal(run(5), run(5))
     random = name in {"rfgsm", "noise", "pgd", "pgdl2", "apgd", "forge"}
+    random |= name in {"square", "squarel2", "nes", "spsa", "simba", "hopskipjump", "boundary", "rays"}
     assert torch.equal(run(5), run(6)) is not random
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_a_finished_row_keeps_its_answer(name: str) -> None:
     """Spare steps do no harm."""
-    table = ATTACKS[name].new(pictures(8), classes=CLASSES, stop=FIRST_SUCCESS, sample=torch.arange(8))
+    table = ATTACKS[name].new(
+        pictures(8), classes=CLASSES, stop=FIRST_SUCCESS, sample=torch.arange(8), **_short(name)
+    )
     climb(table, MODEL)
     table.done.fill_(True)
     best, margin = table.best.clone(), table.margin.clone()
@@ -144,7 +161,7 @@ def test_a_finished_row_keeps_its_answer(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_columns_are_changed_in_place(name: str) -> None:
     """A table may be a view of a lane: no column is replaced by another tensor."""
-    table = ATTACKS[name].new(pictures(4), classes=CLASSES, stop=NEVER)
+    table = ATTACKS[name].new(pictures(4), classes=CLASSES, stop=NEVER, **_short(name))
     before = {column: getattr(table, column).data_ptr() for column in table.columns()}
     climb(table, MODEL)
     assert {column: getattr(table, column).data_ptr() for column in table.columns()} == before

@@ -30,6 +30,15 @@ REACH = {
     # momentum circles the peak at a step's length
     ("mifgsm", "peak inside the ball"): 0.9,
     ("nifgsm", "peak inside the ball"): 0.85,  # only the last iterate counts
+    # 19 steps of a tenth of epsilon, some of them the wrong way where a weight is small
+    ("nes", "linear"): 0.9,
+    ("spsa", "linear"): 0.9,
+    # corners of the ball alone are tried
+    ("square", "peak inside the ball"): 0.3,
+    # smooth windows of 3 x 3 pixels on the sphere alone, and every pixel of the problems wants a sign of its own
+    ("squarel2", "linear"): 0.6,
+    ("squarel2", "peak outside the ball"): 0.6,
+    ("squarel2", "peak inside the ball"): 0.03,
 }
 
 
@@ -40,6 +49,7 @@ def _table(attack: type[Attack]) -> Attack:
         "epsilon": epsilon,
         "alpha": epsilon / 2 if attack.name == "rfgsm" else epsilon / 10,
         "steps": 40,
+        "queries": 1000,
     }
     known: dict[str, Any] = {name: value for name, value in options.items() if name in attack.parameters()}
     return attack.new(
