@@ -17,6 +17,7 @@ from tests.attacks.alone import climb
 from tests.nets import CLASSES, pictures, toy
 
 MODEL, ROWS = toy(), 3
+QUERIES = 60  # of an attack that counts them, where the test does not vary them
 NAMES = st.sampled_from(sorted(ATTACKS))
 
 
@@ -26,6 +27,8 @@ def _options(attack: type[Attack], data: st.DataObject) -> dict[str, Any]:
     for name, p in attack.parameters().items():
         if name == "steps":
             options[name] = data.draw(st.integers(1, 6), label=name)
+        elif name == "queries":
+            options[name] = data.draw(st.integers(int(p.low), int(p.low) + 12), label=name)
         elif name == "random_start":
             options[name] = data.draw(st.booleans(), label=name)
         elif p.kind in {"choice", "int"}:
@@ -46,8 +49,10 @@ def _options(attack: type[Attack], data: st.DataObject) -> dict[str, Any]:
 
 
 def _short(attack: type[Attack]) -> dict[str, Any]:
-    """Few moves, for those that make many looks."""
-    return {"steps": 5} if "steps" in attack.parameters() and attack.norm == "none" else {}
+    """Few looks, for those that make many."""
+    known = attack.parameters()
+    options: dict[str, Any] = {"queries": QUERIES} if "queries" in known else {}
+    return options | {"steps": 5} if "steps" in known and attack.norm == "none" else options
 
 
 def _distance(table: Attack) -> torch.Tensor:
@@ -90,7 +95,7 @@ def test_attack_stays_in_ball_and_box_and_on_the_grid(
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.norm != "none"])
 def test_epsilon_0_returns_the_image_bit_for_bit(name: str, on_grid: bool) -> None:
     x0 = pictures(ROWS)
-    options: dict[str, Any] = {"alpha": 0.0} if name == "rfgsm" else {}
+    options: dict[str, Any] = _short(name) | ({"alpha": 0.0} if name == "rfgsm" else {})
     table = ATTACKS[name].new(
         x0, classes=CLASSES, on_grid=on_grid, keep_last=True, epsilon=0.0, stop=NEVER, **options
     )
@@ -126,6 +131,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(name: str) -> No
             options["start"] = torch.tensor(1)
         if name == "patch":
             options = {"copies": 2, "steps": 3}
+        options |= _short(ATTACKS[name])
         table = ATTACKS[name].new(
             pictures(4),
             classes=CLASSES,
@@ -140,6 +146,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(name: str) -> No
     assert torch.equal(run(5), run(5))
     random = name in {"rfgsm", "noise", "pgd", "pgdl2", "apgd", "forge"}
     random |= name in {"difgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch"}
+    random |= name in {"square", "squarel2", "nes", "spsa", "simba", "hopskipjump", "boundary", "rays"}
     assert torch.equal(run(5), run(6)) is not random
 
 

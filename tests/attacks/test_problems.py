@@ -43,6 +43,15 @@ REACH = {
     ("sinifgsm", "peak outside the ball"): 0.9,
     ("sinifgsm", "peak inside the ball"): 0.0,  # the darker copies' peak is far away in brightness
     ("eot", "peak inside the ball"): 0.9,
+    # 19 steps of a tenth of epsilon, some of them the wrong way where a weight is small
+    ("nes", "linear"): 0.9,
+    ("spsa", "linear"): 0.9,
+    # corners of the ball alone are tried
+    ("square", "peak inside the ball"): 0.3,
+    # smooth windows of 3 x 3 pixels on the sphere alone, and every pixel of the problems wants a sign of its own
+    ("squarel2", "linear"): 0.6,
+    ("squarel2", "peak outside the ball"): 0.6,
+    ("squarel2", "peak inside the ball"): 0.03,
 }
 
 
@@ -53,6 +62,7 @@ def _table(attack: type[Attack]) -> Attack:
         "epsilon": epsilon,
         "alpha": epsilon / 2 if attack.name == "rfgsm" else epsilon / 10,
         "steps": 40,
+        "queries": 1000,
     }
     if attack.name == "eot":  # a good camera: of four by four pixels a bad one leaves nothing
         options |= dict.fromkeys(("scale", "shift", "perspective", "brightness", "contrast", "noise"), 0.01)

@@ -40,13 +40,15 @@ def _cases(attacks: list[type[Attack]], seed: int) -> list[tuple[type[Attack], d
         for name, p in attack.parameters().items():
             if name == "steps":
                 options[name] = draw.randint(1, 12)
+            elif name == "queries":
+                options[name] = draw.randint(3, 60)
             elif p.kind in {"bool", "choice", "int"}:
-                value = draw.randint(int(p.low), min(int(p.high), 4))
+                value = draw.randint(int(p.low), min(int(p.high), 8 if p.kind == "int" else 4))
                 options[name] = torch.tensor(value, dtype=attack.columns()[name].dtype)
             elif p.kind == "float" and name != "alpha":
                 options[name] = draw.uniform(p.low, min(p.high, 1.5)) * (0.1 if attack.norm == "linf" else 1)
         if "alpha" in attack.parameters():
-            options["alpha"] = options.get("epsilon", 1.0) * draw.uniform(0.1, 1)
+            options["alpha"] = options.get("epsilon", 0.5) * draw.uniform(0.1, 1)
         cases.append((attack, options))
     return cases
 

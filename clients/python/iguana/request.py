@@ -108,6 +108,19 @@ class AttackOptions(TypedDict, total=False):
     size: float | Sequence[float] | None
     top: float | Sequence[float] | None
     left: float | Sequence[float] | None
+    queries: int | Sequence[int] | None
+    p: float | Sequence[float] | None
+    sigma: float | Sequence[float] | None
+    pairs: int | Sequence[int] | None
+    delta: float | Sequence[float] | None
+    h: float | Sequence[float] | None
+    tolerance: float | Sequence[float] | None
+    distance: str | Sequence[str] | None
+    probes: int | Sequence[int] | None
+    theta: float | Sequence[float] | None
+    spherical_step: float | Sequence[float] | None
+    source_step: float | Sequence[float] | None
+    version: str | Sequence[str] | None
 
 
 class AttackItem(AttackOptions, total=False):

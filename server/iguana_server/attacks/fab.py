@@ -1,5 +1,6 @@
 """Fast adaptive boundary attack, targeted: Croce and Hein 2020, arXiv:1907.02044, algorithm 1 and section 4 on FAB-T."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,7 @@ from iguana_server import ops
 from iguana_server.attacks.base import param, state
 from iguana_server.attacks.minimumnorm import LINF, MinimumNorm, dot, length, spread, total
 
+_SLACK = 1e-6  # of a distance in float32
 _NEWTON = 8  # steps of the projection: nine tenths of the way to the box's corner take 6
 
 
@@ -32,6 +34,7 @@ class FAB(MinimumNorm):
     eta: Tensor = param(1.05, low=1, high=10, doc="by how much steps go beyond the boundary")
     beta: Tensor = param(0.9, low=0, high=1, doc="share of the change that is left after going back")
 
+    limit: Tensor = state(fill=math.inf)  # distance beyond which nothing is judged
     targets: Tensor = state(dtype=torch.int64, fill=9)  # tries that differ
     moves: Tensor = state(dtype=torch.int64)
     back: Tensor = state(dtype=torch.bool)  # x has been drawn to the image since the last step
@@ -57,6 +60,10 @@ class FAB(MinimumNorm):
         """The rival of this try, or the target."""
         seen = self.clean >= 0
         return torch.where(seen, self.rival(self.restart % self.targets), self.label), seen | self.targeted
+
+    def observe(self, z: Tensor, logits: Tensor, loss: Tensor, judged: Tensor) -> None:
+        """Judge what lies near enough."""
+        super().observe(z, logits, loss, judged & (self.distance(z) <= self.limit + _SLACK))
 
     def step(self, logits: Tensor, loss: Tensor, grad: Tensor) -> None:
         """x <- x0 + beta (x - x0) where x fools; else to the plane, with a weight alpha from x0."""

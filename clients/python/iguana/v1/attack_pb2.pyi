@@ -267,6 +267,54 @@ METRIC_LINF: Metric.ValueType  # 2
 """METRIC_LINF is the largest change."""
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
+class _HopskipjumpDistance:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HopskipjumpDistanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HopskipjumpDistance.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOPSKIPJUMP_DISTANCE_UNSPECIFIED: _HopskipjumpDistance.ValueType  # 0
+    """HOPSKIPJUMP_DISTANCE_UNSPECIFIED means HOPSKIPJUMP_DISTANCE_L2."""
+    HOPSKIPJUMP_DISTANCE_L2: _HopskipjumpDistance.ValueType  # 1
+    """HOPSKIPJUMP_DISTANCE_L2 is the L2 distance."""
+    HOPSKIPJUMP_DISTANCE_LINF: _HopskipjumpDistance.ValueType  # 2
+    """HOPSKIPJUMP_DISTANCE_LINF is the largest change of a pixel."""
+
+class HopskipjumpDistance(_HopskipjumpDistance, metaclass=_HopskipjumpDistanceEnumTypeWrapper):
+    """HopskipjumpDistance is what Hopskipjump makes small."""
+
+HOPSKIPJUMP_DISTANCE_UNSPECIFIED: HopskipjumpDistance.ValueType  # 0
+"""HOPSKIPJUMP_DISTANCE_UNSPECIFIED means HOPSKIPJUMP_DISTANCE_L2."""
+HOPSKIPJUMP_DISTANCE_L2: HopskipjumpDistance.ValueType  # 1
+"""HOPSKIPJUMP_DISTANCE_L2 is the L2 distance."""
+HOPSKIPJUMP_DISTANCE_LINF: HopskipjumpDistance.ValueType  # 2
+"""HOPSKIPJUMP_DISTANCE_LINF is the largest change of a pixel."""
+Global___HopskipjumpDistance: _TypeAlias = HopskipjumpDistance  # noqa: Y015
+
+class _AutoattackVersion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AutoattackVersionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AutoattackVersion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUTOATTACK_VERSION_UNSPECIFIED: _AutoattackVersion.ValueType  # 0
+    """AUTOATTACK_VERSION_UNSPECIFIED means AUTOATTACK_VERSION_STANDARD."""
+    AUTOATTACK_VERSION_STANDARD: _AutoattackVersion.ValueType  # 1
+    """AUTOATTACK_VERSION_STANDARD is apgd, apgdt (9 classes, DLR), fab (9 classes), square."""
+    AUTOATTACK_VERSION_RAND: _AutoattackVersion.ValueType  # 2
+    """AUTOATTACK_VERSION_RAND is apgd by cross-entropy, then by DLR."""
+
+class AutoattackVersion(_AutoattackVersion, metaclass=_AutoattackVersionEnumTypeWrapper):
+    """AutoattackVersion is which attacks follow one another."""
+
+AUTOATTACK_VERSION_UNSPECIFIED: AutoattackVersion.ValueType  # 0
+"""AUTOATTACK_VERSION_UNSPECIFIED means AUTOATTACK_VERSION_STANDARD."""
+AUTOATTACK_VERSION_STANDARD: AutoattackVersion.ValueType  # 1
+"""AUTOATTACK_VERSION_STANDARD is apgd, apgdt (9 classes, DLR), fab (9 classes), square."""
+AUTOATTACK_VERSION_RAND: AutoattackVersion.ValueType  # 2
+"""AUTOATTACK_VERSION_RAND is apgd by cross-entropy, then by DLR."""
+Global___AutoattackVersion: _TypeAlias = AutoattackVersion  # noqa: Y015
+
 class _Suspicion:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -415,11 +463,21 @@ class AttackRequest(_message.Message):
     APGDT_FIELD_NUMBER: _builtins.int
     EOT_FIELD_NUMBER: _builtins.int
     PATCH_FIELD_NUMBER: _builtins.int
+    AUTOATTACK_FIELD_NUMBER: _builtins.int
     DDN_FIELD_NUMBER: _builtins.int
     CW_FIELD_NUMBER: _builtins.int
     FMN_FIELD_NUMBER: _builtins.int
     DEEPFOOL_FIELD_NUMBER: _builtins.int
     FAB_FIELD_NUMBER: _builtins.int
+    SQUARE_FIELD_NUMBER: _builtins.int
+    SQUAREL2_FIELD_NUMBER: _builtins.int
+    NES_FIELD_NUMBER: _builtins.int
+    SPSA_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    SIMBA_FIELD_NUMBER: _builtins.int
+    RAYS_FIELD_NUMBER: _builtins.int
+    HOPSKIPJUMP_FIELD_NUMBER: _builtins.int
+    BOUNDARY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """model is a name from ModelService.ListModels, such as "efficientnet-lite0"."""
     seed: _builtins.int
@@ -534,6 +592,10 @@ class AttackRequest(_message.Message):
         """patch: any change of some pixels only."""
 
     @_builtins.property
+    def autoattack(self) -> Global___Autoattack:
+        """autoattack: apgd, apgdt, fab and square, each on the samples that hold so far."""
+
+    @_builtins.property
     def ddn(self) -> Global___Ddn:
         """ddn: the smallest L2 change, on a sphere that shrinks and grows."""
 
@@ -552,6 +614,42 @@ class AttackRequest(_message.Message):
     @_builtins.property
     def fab(self) -> Global___Fab:
         """fab: along the boundary with each of the likeliest classes."""
+
+    @_builtins.property
+    def square(self) -> Global___Square:
+        """square: random search by squares in an Linf ball."""
+
+    @_builtins.property
+    def squarel2(self) -> Global___Squarel2:
+        """squarel2: random search by squares in an L2 ball."""
+
+    @_builtins.property
+    def nes(self) -> Global___Nes:
+        """nes: a gradient estimated from Gaussian pairs."""
+
+    @_builtins.property
+    def spsa(self) -> Global___Spsa:
+        """spsa: a gradient estimated from pairs of random signs."""
+
+    @_builtins.property
+    def differences(self) -> Global___Differences:
+        """differences: the numerical gradient."""
+
+    @_builtins.property
+    def simba(self) -> Global___Simba:
+        """simba: pixel after pixel, up or down."""
+
+    @_builtins.property
+    def rays(self) -> Global___Rays:
+        """rays: labels only, the nearest picture in Linf."""
+
+    @_builtins.property
+    def hopskipjump(self) -> Global___Hopskipjump:
+        """hopskipjump: labels only, the nearest picture in L2 or Linf."""
+
+    @_builtins.property
+    def boundary(self) -> Global___Boundary:
+        """boundary: labels only, a walk to the nearest picture in L2."""
 
     def __init__(
         self,
@@ -588,17 +686,27 @@ class AttackRequest(_message.Message):
         apgdt: Global___Apgdt | None = ...,
         eot: Global___Eot | None = ...,
         patch: Global___Patch | None = ...,
+        autoattack: Global___Autoattack | None = ...,
         ddn: Global___Ddn | None = ...,
         cw: Global___Cw | None = ...,
         fmn: Global___Fmn | None = ...,
         deepfool: Global___Deepfool | None = ...,
         fab: Global___Fab | None = ...,
+        square: Global___Square | None = ...,
+        squarel2: Global___Squarel2 | None = ...,
+        nes: Global___Nes | None = ...,
+        spsa: Global___Spsa | None = ...,
+        differences: Global___Differences | None = ...,
+        simba: Global___Simba | None = ...,
+        rays: Global___Rays | None = ...,
+        hopskipjump: Global___Hopskipjump | None = ...,
+        boundary: Global___Boundary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "difgsm", b"difgsm", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "method", b"method", "mifgsm", b"mifgsm", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rfgsm", b"rfgsm", "sinifgsm", b"sinifgsm", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "differences", b"differences", "difgsm", b"difgsm", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "hopskipjump", b"hopskipjump", "method", b"method", "mifgsm", b"mifgsm", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "rfgsm", b"rfgsm", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "determinism", b"determinism", "diagnose", b"diagnose", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "goals", b"goals", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "sinifgsm", b"sinifgsm", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "determinism", b"determinism", "diagnose", b"diagnose", "differences", b"differences", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "goals", b"goals", "hopskipjump", b"hopskipjump", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise", "difgsm", "tifgsm", "sinifgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch", "ddn", "cw", "fmn", "deepfool", "fab"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise", "difgsm", "tifgsm", "sinifgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch", "autoattack", "ddn", "cw", "fmn", "deepfool", "fab", "square", "squarel2", "nes", "spsa", "differences", "simba", "rays", "hopskipjump", "boundary"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
@@ -2105,6 +2213,489 @@ class Fab(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Fab: _TypeAlias = Fab  # noqa: Y015
+
+@_typing.final
+class Square(_message.Message):
+    """Square is random search (Andriushchenko et al. 2020, arXiv:1912.00049): squares of the
+    image are set to corners of the Linf ball. Forward passes only, as all that follow. Its
+    own loss is the margin.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    P_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def p(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """p is the share of the image that the first squares cover, in [0, 1]; it is halved
+        nine times, at fixed shares of the budget. One value, or one a sample. Default 0.8.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        p: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epsilon", b"epsilon", "p", b"p", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Square: _TypeAlias = Square  # noqa: Y015
+
+@_typing.final
+class Squarel2(_message.Message):
+    """Squarel2 is random search in an L2 ball (Andriushchenko et al. 2020,
+    arXiv:1912.00049, algorithm 3).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    P_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the ball: L2 norm over all pixels and channels, in
+        [0, 1000]. One value, or one a sample. Default 0.5.
+        """
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def p(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """p is the share of the image that the first windows cover, in [0, 1]; it is halved
+        nine times, at fixed shares of the budget. One value, or one a sample. Default 0.8.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        p: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epsilon", b"epsilon", "p", b"p", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Squarel2: _TypeAlias = Squarel2  # noqa: Y015
+
+@_typing.final
+class Nes(_message.Message):
+    """Nes climbs by the sign of a gradient estimated from antithetic Gaussian pairs (Ilyas et
+    al. 2018, arXiv:1804.08598). A move is one look at the iterate, which is judged, and
+    two a pair, which are not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    SIGMA_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        epsilon / 5.
+        """
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def sigma(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """sigma is the standard deviation of the pairs, in [0, 1]. One value, or one a sample.
+        Default 0.001.
+        """
+
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """pairs is the number of pairs a move, 1 to 5000. One value, or one a sample. Default
+        25.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        sigma: _abc.Iterable[_builtins.float] | None = ...,
+        pairs: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "epsilon", b"epsilon", "pairs", b"pairs", "queries", b"queries", "sigma", b"sigma"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Nes: _TypeAlias = Nes  # noqa: Y015
+
+@_typing.final
+class Spsa(_message.Message):
+    """Spsa climbs by the sign of a gradient estimated from pairs that move every pixel up or
+    down (Uesato et al. 2018, arXiv:1802.05666). Its own loss is the margin.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        epsilon / 5.
+        """
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def delta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """delta is by how much the pairs move each pixel, in [0, 1]. One value, or one a
+        sample. Default 0.01.
+        """
+
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """pairs is the number of pairs a move, 1 to 5000. One value, or one a sample. Default
+        25.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        delta: _abc.Iterable[_builtins.float] | None = ...,
+        pairs: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "delta", b"delta", "epsilon", b"epsilon", "pairs", b"pairs", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spsa: _TypeAlias = Spsa  # noqa: Y015
+
+@_typing.final
+class Differences(_message.Message):
+    """Differences climbs by the sign of the numerical gradient: central differences along
+    each pixel and channel, 2 d looks for all of them (Chen et al. 2017,
+    arXiv:1708.03999, eq. 6). Where the budget ends before, it steps along those it has.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    H_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default
+        epsilon.
+        """
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def h(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """h is by how much a pixel is moved, in [0, 1]. One value, or one a sample. Default
+        0.001.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        h: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "epsilon", b"epsilon", "h", b"h", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Differences: _TypeAlias = Differences  # noqa: Y015
+
+@_typing.final
+class Simba(_message.Message):
+    """Simba moves pixel after pixel, in random order, down or up by alpha where that raises
+    the loss (Guo et al. 2019, arXiv:1905.07121). There is no ball.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALPHA_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alpha(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """alpha is the length of a step, in [0, 1]. One value, or one a sample. Default 0.2."""
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    def __init__(
+        self,
+        *,
+        alpha: _abc.Iterable[_builtins.float] | None = ...,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Simba: _TypeAlias = Simba  # noqa: Y015
+
+@_typing.final
+class Rays(_message.Message):
+    """Rays looks for the nearest picture in Linf that reaches the goal, by labels only (Chen
+    and Gu 2020, arXiv:2006.12792). Its own stop_on is STOP_ON_NEVER, and the best is the
+    nearest; so for the two below. Where nothing reaches the goal, the clean image is
+    answered.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def tolerance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """tolerance is the L2 length of ray at which the search along it ends, in [0, 1]. One
+        value, or one a sample. Default 0.001.
+        """
+
+    def __init__(
+        self,
+        *,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        tolerance: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queries", b"queries", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rays: _TypeAlias = Rays  # noqa: Y015
+
+@_typing.final
+class Hopskipjump(_message.Message):
+    """Hopskipjump looks for the nearest picture that reaches the goal, by labels only: from
+    noise to the boundary, along it by directions estimated from labels (Chen et al. 2020,
+    arXiv:1904.02144).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    THETA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def distance(self) -> _containers.RepeatedScalarFieldContainer[Global___HopskipjumpDistance.ValueType]:
+        """distance is what is made small. One value, or one a sample. Default
+        HOPSKIPJUMP_DISTANCE_L2.
+        """
+
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """probes is the number of looks around the first point of the boundary, 1 to 10000;
+        around the k-th it is sqrt(k) times as many. One value, or one a sample. Default 100.
+        """
+
+    @_builtins.property
+    def theta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """theta is the length of the probes as a share of the distance, in [0, 1]; the
+        boundary is looked for to theta / sqrt(d) of it. One value, or one a sample. Default
+        0.01.
+        """
+
+    def __init__(
+        self,
+        *,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        distance: _abc.Iterable[Global___HopskipjumpDistance.ValueType] | None = ...,
+        probes: _abc.Iterable[_builtins.int] | None = ...,
+        theta: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance", b"distance", "probes", b"probes", "queries", b"queries", "theta", b"theta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hopskipjump: _TypeAlias = Hopskipjump  # noqa: Y015
+
+@_typing.final
+class Boundary(_message.Message):
+    """Boundary walks from noise along the decision boundary to the nearest picture in L2
+    that reaches the goal, by labels only (Brendel et al. 2018, arXiv:1712.04248).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    SPHERICAL_STEP_FIELD_NUMBER: _builtins.int
+    SOURCE_STEP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks at the model, all told, 3 to limits.max_queries. One
+        value, or one a sample. Default 1000.
+        """
+
+    @_builtins.property
+    def spherical_step(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """spherical_step is the first step around the clean image, as a share of the distance,
+        in [0, 1]. One value, or one a sample. Default 0.01.
+        """
+
+    @_builtins.property
+    def source_step(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """source_step is the first step towards the clean image, as a share of the distance,
+        in [0, 1]. One value, or one a sample. Default 0.01.
+        """
+
+    def __init__(
+        self,
+        *,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+        spherical_step: _abc.Iterable[_builtins.float] | None = ...,
+        source_step: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queries", b"queries", "source_step", b"source_step", "spherical_step", b"spherical_step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Boundary: _TypeAlias = Boundary  # noqa: Y015
+
+@_typing.final
+class Autoattack(_message.Message):
+    """Autoattack runs attacks without a step size to choose, each on the samples that held so
+    far (Croce and Hein 2020, arXiv:2003.01690). loss must be unspecified: each has its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def epsilon(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """epsilon is the radius of the Linf ball, in [0, 1]. One value, or one a sample.
+        Default 8/255.
+        """
+
+    @_builtins.property
+    def version(self) -> _containers.RepeatedScalarFieldContainer[Global___AutoattackVersion.ValueType]:
+        """version says which attacks; one value. Default AUTOATTACK_VERSION_STANDARD."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """steps is the number of moves of each attack by gradients, 1 to limits.max_steps. One
+        value, or one a sample. Default 100.
+        """
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """queries is the number of looks of square, 3 to limits.max_queries. One value, or one a
+        sample. Default 5000.
+        """
+
+    def __init__(
+        self,
+        *,
+        epsilon: _abc.Iterable[_builtins.float] | None = ...,
+        version: _abc.Iterable[Global___AutoattackVersion.ValueType] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        queries: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epsilon", b"epsilon", "queries", b"queries", "steps", b"steps", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Autoattack: _TypeAlias = Autoattack  # noqa: Y015
 
 @_typing.final
 class AttackResponse(_message.Message):
