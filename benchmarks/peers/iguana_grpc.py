@@ -21,7 +21,7 @@ from benchmarks.peers.task import Task
 from benchmarks.peers.victim import Victim
 from iguana import Client
 
-ATTACKS = tasks.ATTACKS
+ATTACKS = (*tasks.ATTACKS, "autoattack")
 START_S, CALL_S = 120.0, 600.0
 
 
@@ -62,7 +62,7 @@ def contender(victim: Victim) -> Iterator[Callable[[Task], Tensor]]:
         parameters: dict[str, Any] = {"epsilon": task.epsilon}
         if task.attack != "fgsm":
             parameters["steps"] = task.steps
-        if task.attack not in {"fgsm", "apgd"}:
+        if task.attack not in {"fgsm", "apgd", "autoattack"}:
             parameters["alpha"] = task.alpha
         answer = client.attack(
             pixels,

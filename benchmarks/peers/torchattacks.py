@@ -27,6 +27,7 @@ ATTACKS: dict[str, Callable[[nn.Module, Task], Any]] = {
     ),
     "mifgsm": lambda net, task: library.MIFGSM(net, eps=task.epsilon, alpha=task.alpha, steps=task.steps),
     "apgd": lambda net, task: library.APGD(net, eps=task.epsilon, steps=task.steps, loss="ce"),
+    "autoattack": lambda net, task: library.AutoAttack(net, eps=task.epsilon, seed=0),  # 10 steps each
 }
 
 
