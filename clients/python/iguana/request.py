@@ -75,6 +75,18 @@ class AttackOptions(TypedDict, total=False):
     penalty: float | Sequence[float] | None
     rate: float | Sequence[float] | None
     optimizer: str | Sequence[str] | None
+    queries: int | Sequence[int] | None
+    p: float | Sequence[float] | None
+    sigma: float | Sequence[float] | None
+    pairs: int | Sequence[int] | None
+    delta: float | Sequence[float] | None
+    h: float | Sequence[float] | None
+    tolerance: float | Sequence[float] | None
+    distance: str | Sequence[str] | None
+    probes: int | Sequence[int] | None
+    theta: float | Sequence[float] | None
+    spherical_step: float | Sequence[float] | None
+    source_step: float | Sequence[float] | None
 
 
 class AttackItem(AttackOptions, total=False):
