@@ -32,10 +32,13 @@ from tests.rpc.service import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STEPS = {name for name, attack in ATTACKS.items() if "steps" in attack.parameters()}
+QUERIES = {name for name, attack in ATTACKS.items() if "queries" in attack.parameters()}
 
 
 def attack(name: str = "pgd", n: int = 2, **fields: Any) -> attack_pb2.AttackRequest:
-    parameters = fields.pop("method", {"steps": [4]} if name in STEPS else {})
+    parameters = fields.pop(
+        "method", {"steps": [4]} if name in STEPS else {"queries": [60]} if name in QUERIES else {}
+    )
     made = attack_pb2.AttackRequest(model="small", images=tensors(n), **fields)
     method = getattr(made, name)
     method.SetInParent()

@@ -68,12 +68,14 @@ def opened(image: image_pb2.Image) -> NDArray[np.uint8]:
 
 
 def attack(name: str, n: int = 1, **fields: Any) -> attack_pb2.AttackRequest:
-    """A good request of this attack with few steps."""
+    """A good request of this attack with few steps or queries."""
     request = attack_pb2.AttackRequest(model=MODEL, images=map(tensor, pixels(n)), **fields)
     method = getattr(request, name)
     method.SetInParent()
     if "steps" in method.DESCRIPTOR.fields_by_name:
         method.steps.append(3)
+    if "queries" in method.DESCRIPTOR.fields_by_name:
+        method.queries.append(9)
     return request
 
 

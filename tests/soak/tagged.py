@@ -121,6 +121,8 @@ class Forgery:
             parameters.epsilon.append(self.epsilon)
         if "steps" in fields:
             parameters.steps.append(1 + self.tag % 6)
+        if "queries" in fields:
+            parameters.queries.append(3 + self.tag % 12)
         return request
 
     def faults(self, response: attack_pb2.AttackResponse) -> list[str]:
