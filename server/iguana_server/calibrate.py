@@ -14,8 +14,11 @@ from iguana.v1 import image_pb2
 from iguana_server.app import limits
 from iguana_server.config import Config
 from iguana_server.detectors.calibration import Calibration
+from iguana_server.detectors.catalog import available
 from iguana_server.errors import InvalidArgument
+from iguana_server.models import catalog
 from iguana_server.models.base import Model, Spec
+from iguana_server.models.manifest import load_manifest
 from iguana_server.rpc.image import to_pixels
 from iguana_server.training import detector, fashion_mnist
 
@@ -24,13 +27,22 @@ CALIBRATED_ON, FITTED_ON = 5000, 20_000  # the first so many pictures of the tes
 KINDS = (".png", ".jpg", ".jpeg", ".webp")
 
 
+def find_model(name: str, manifest: Path | None) -> Model:
+    """Load a built-in model by name, or the model of a manifest. Raises what the loaders raise, InvalidArgument."""
+    if bool(name) == (manifest is not None):
+        raise InvalidArgument("--model", "want it or --manifest, got both or neither")
+    return catalog.load(name) if manifest is None else load_manifest(manifest, torch.device("cpu"))
+
+
 def calibrate(
     model: Model, folder: Path, *, rate: float, scales: Sequence[float], names: Sequence[str]
 ) -> Calibration:
     """Calibrate on a folder of pictures, or of Fashion-MNIST's files; see training/detector.py.
 
-    Raises InvalidArgument where the folder holds neither.
+    Raises InvalidArgument where the folder holds neither, or a detector or a scale is none.
     """
+    if unknown := sorted(set(names) - set(available())):
+        raise InvalidArgument("--detector", f"want {', '.join(available())}, got {', '.join(unknown)}")
     if (folder / IDX).is_file():
         test, _ = fashion_mnist.load(folder, "t10k")
         images, labels = fashion_mnist.load(folder, "train")
@@ -43,6 +55,10 @@ def calibrate(
             fit_on=(images[:FITTED_ON] / 255, labels[:FITTED_ON]),
             names=names,
         )
+    if not folder.is_dir():
+        raise InvalidArgument("--data", f"want a folder, got {folder}")
+    if not all(1 <= scale <= 4 for scale in scales):
+        raise InvalidArgument("--scale", f"want 1 to 4, got {', '.join(f'{scale:g}' for scale in scales)}")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS)
     if not files:
         raise InvalidArgument("--data", f"want a folder of {', '.join(KINDS)} or of {IDX}, got {folder}")
