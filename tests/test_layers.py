@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "attacks": {"ops"},
     "detectors": {"models"},
     "engine": {"attacks", "models"},
-    "training": {"models", "detectors"},
+    "training": {"models", "detectors", "attacks", "engine"},
     "telemetry": {"config", "engine"},
     "rpc": {"engine", "attacks", "detectors", "models", "ops", "telemetry", "config"},
 }

@@ -95,7 +95,8 @@ def test_mahalanobis_is_the_distance_to_the_nearest_class() -> None:
     spec, labels = small_model().spec, torch.arange(5).repeat(200)
     centres = 10 * torch.randn(5, 8, generator=rng)
     features = centres[labels] + torch.randn(1000, 8, generator=rng)
-    detector = Mahalanobis(spec, Mahalanobis.fit(Clean(features, labels, 5)))
+    none = torch.empty(0, *spec.shape)
+    detector = Mahalanobis(spec, Mahalanobis.fit(Clean(features, labels, 5, none, none, none)))
     means = torch.stack([features[labels == k].mean(0) for k in range(5)]).double()
     spread = features.double() - means[labels]
     inverse = torch.linalg.inv(spread.T @ spread / 1000)

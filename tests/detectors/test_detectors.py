@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
-from iguana_server.detectors.base import Clean, Detector
+from iguana_server.detectors.base import Clean, Detector, Evidence
 from iguana_server.detectors.catalog import available
 from iguana_server.detectors.net import Panel
 from iguana_server.errors import ModelRefused
 from iguana_server.models.base import Model
-from iguana_server.training.detector import features_of
+from iguana_server.training.detector import FORGERIES, RADII, attacked, features_of
 from tests.rpc.service import small_model
 
 N = 6
 
 
+@functools.cache
 def clean(model: Model, m: int = 60) -> Clean:
     x = torch.rand(m, *model.spec.shape, generator=torch.Generator().manual_seed(9))
     with torch.inference_mode():
-        return Clean(features_of(model, x), torch.arange(m) % 5, 5)
+        features = features_of(model, x)
+    noisy, forged = (attacked(model, x, names) for names in (("noise",), FORGERIES))
+    return Clean(features, torch.arange(m) % 5, 5, x, noisy, forged)
 
 
 def made(name: str, model: Model) -> Detector:
@@ -85,3 +90,33 @@ def test_features_are_what_the_last_layer_takes_in(model: Model, images: torch.T
         assert torch.equal(logits, model(images))
         assert features.shape == (N, model.features)
         assert torch.equal(model.net[-1](features), logits)  # type: ignore[index]
+
+
+def test_learned_detector_tells_a_pattern_from_noise_of_its_size(model: Model) -> None:
+    channels, height, width = model.spec.shape
+    rng = torch.Generator().manual_seed(6)
+    waves = torch.rand(900, channels, 3, 3, generator=rng)
+    smooth = torch.nn.functional.interpolate(waves, (height, width), mode="bilinear", align_corners=False)
+    signs = (torch.arange(height)[:, None] + torch.arange(width)) % 2 * 2.0 - 1
+    noisy = smooth + 0.1 * torch.randn(smooth.shape, generator=rng).sign()
+    forged = smooth + 0.1 * signs
+    images, noise, forgeries = (part[:600].clamp(0, 1) for part in (smooth, noisy, forged))
+    none = torch.empty(0)
+    state = available()["learned"].fit(Clean(none, none, 5, images, noise, forgeries))
+    detector = available()["learned"](model.spec, state)
+    unseen = [
+        detector.score(Evidence(part[600:].clamp(0, 1), none, none, none)) for part in (smooth, noisy, forged)
+    ]
+    for innocent in unseen[:2]:
+        assert (unseen[2][:, None] > innocent).float().mean() > 0.9
+
+
+def test_attacked_pictures_stay_in_their_balls(model: Model) -> None:
+    x = torch.rand(20, *model.spec.shape, generator=torch.Generator().manual_seed(4))
+    x = (x * 255).round() / 255
+    forged = attacked(model, x, FORGERIES)
+    assert forged.shape == x.shape
+    moved = (forged - x).abs().amax((1, 2, 3))
+    assert (moved <= RADII[1] + 1e-6).all()
+    assert (moved > 0).all()
+    assert torch.equal(forged, attacked(model, x, FORGERIES))

@@ -22,8 +22,8 @@ from iguana.errors import (
     UnknownParameter,
 )
 from iguana.image import ImageLike, ImagesLike, Picture
-from iguana.listing import Attack, Input, Limits, Model, Models, Parameter
-from iguana.request import AttackItem, AttackOptions, ClassifyItem
+from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
+from iguana.request import AttackItem, AttackOptions, ClassifyItem, DetectItem
 from iguana.result import (
     AttackAnswer,
     AttackManifest,
@@ -31,12 +31,17 @@ from iguana.result import (
     Classification,
     Classifications,
     ClassScore,
+    Detection,
+    Detections,
     Ended,
     Manifest,
+    Mark,
     Norms,
     Outcome,
     Progress,
+    Refusal,
     Summary,
+    Verdict,
 )
 from iguana.watch import AsyncWatch, Watch
 
@@ -49,6 +54,7 @@ __all__ = [
     "AttackManifest",
     "AttackOptions",
     "AttackResult",
+    "Calibration",
     "Cancelled",
     "ClassScore",
     "Classification",
@@ -56,6 +62,10 @@ __all__ = [
     "ClassifyItem",
     "Client",
     "DeadlineExceeded",
+    "DetectItem",
+    "Detection",
+    "Detections",
+    "Detector",
     "Ended",
     "IguanaError",
     "ImageLike",
@@ -65,6 +75,7 @@ __all__ = [
     "InvalidArgument",
     "Limits",
     "Manifest",
+    "Mark",
     "Model",
     "Models",
     "Norms",
@@ -74,8 +85,10 @@ __all__ = [
     "Parameter",
     "Picture",
     "Progress",
+    "Refusal",
     "Summary",
     "Unavailable",
     "UnknownParameter",
+    "Verdict",
     "Watch",
 ]

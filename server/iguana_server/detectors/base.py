@@ -31,11 +31,17 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """Clean pictures to be fitted to: features [m, F], labels [m] int64 in [0, classes)."""
+    """What is fitted to: clean pictures with features [m, F] and labels [m] int64 in [0, classes).
+
+    Beside some of the pictures, images [k, C, H, W] in [0, 1], come others with noise added, and forged ones.
+    """
 
     features: Tensor
     labels: Tensor
     classes: int
+    images: Tensor
+    noisy: Tensor
+    forged: Tensor
 
 
 class Detector(ABC):

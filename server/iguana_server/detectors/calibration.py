@@ -7,6 +7,7 @@ et al. 2005). Several detectors together are held to the same rate, not to its s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -63,10 +64,19 @@ class Calibration:
             raise InvalidArgument("false_positive_rate", f"{want}, got {rate:g}")
         return math.floor(rate * (self.pictures + 1) + _SLACK)
 
+    @functools.cached_property
+    def ordered(self) -> Mapping[str, NDArray[np.float32]]:
+        """The scores by detector, ascending: [n]."""
+        return {name: np.sort(scores) for name, scores in self.scores.items()}
+
+    @functools.cached_property
+    def ranks(self) -> Mapping[str, NDArray[np.int64]]:
+        """By detector, how many of the clean pictures have a lower score than each: [n]."""
+        return {name: np.searchsorted(self.ordered[name], scores) for name, scores in self.scores.items()}
+
     def threshold(self, name: str, rate: float) -> float:
         """The score above which a detector flags: the r-th largest clean one."""
-        scores = self.scores[name]
-        return float(np.partition(scores, len(scores) - self.allowed(rate))[len(scores) - self.allowed(rate)])
+        return float(self.ordered[name][-self.allowed(rate)])
 
     def p_value(self, name: str, score: float) -> float:
         """The share of pictures, this one among them, that are as suspicious as this one."""
@@ -79,13 +89,9 @@ class Calibration:
         matter, and detectors that agree do not count twice, which a division of the rate among them would
         pay for. As the new picture is ranked like the others, the rate holds exactly.
         """
-        clean = np.stack([self.scores[name] for name in scores], 1)  # [n, D]
-        new = np.array(list(scores.values()), np.float32)
-        order = np.sort(clean, 0)
-        ranks = np.stack([np.searchsorted(order[:, d], clean[:, d]) for d in range(len(new))], 1)
-        highest = (ranks + (new < clean)).max(1)
-        own = (clean < new).sum(0).max()
-        return float(1 + (highest >= own).sum()) / (self.pictures + 1)
+        ranks = [self.ranks[name] + (np.float32(score) < self.scores[name]) for name, score in scores.items()]
+        own = max(np.searchsorted(self.ordered[name], np.float32(score)) for name, score in scores.items())
+        return float(1 + (np.max(ranks, 0) >= own).sum()) / (self.pictures + 1)
 
     def write(self, path: Path) -> None:
         """Write one safetensors file."""
