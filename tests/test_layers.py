@@ -16,10 +16,11 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "models": set(),
     "attacks": {"ops", "transforms"},
+    "detectors": {"models"},
     "engine": {"attacks", "models"},
-    "training": {"models"},
+    "training": {"models", "detectors", "attacks", "engine"},
     "telemetry": {"config", "engine"},
-    "rpc": {"engine", "attacks", "models", "ops", "telemetry", "config"},
+    "rpc": {"engine", "attacks", "detectors", "models", "ops", "telemetry", "config"},
 }
 # Who may import these from outside.
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "google", "iguana"}

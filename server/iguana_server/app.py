@@ -17,9 +17,11 @@ from typing import Self
 import grpc.aio
 import torch
 
-from iguana.v1 import attack_pb2_grpc, classify_pb2_grpc, model_pb2_grpc
+from iguana.v1 import attack_pb2_grpc, classify_pb2_grpc, detect_pb2_grpc, model_pb2_grpc
 from iguana_server import process
 from iguana_server.config import Config
+from iguana_server.detectors import calibration
+from iguana_server.detectors.net import SafetyNet, built_in, load_net
 from iguana_server.engine.loop import Engine
 from iguana_server.errors import InvalidArgument, ModelRefused
 from iguana_server.models import catalog
@@ -29,6 +31,7 @@ from iguana_server.rpc.attack import AttackServicer
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.classify import ClassifyServicer
 from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.detect import DetectServicer
 from iguana_server.rpc.models import ModelServicer
 from iguana_server.rpc.server import Server, methods
 from iguana_server.telemetry import Telemetry
@@ -94,6 +97,7 @@ class App:
             self.models = await self._loop.run_in_executor(loader, load_models, config, self.telemetry)
             for model in self.models.values():
                 await self._loop.run_in_executor(loader, warm_up, model)
+        nets = load_nets(config, self.models)
         process.give_back()
         decoders = ThreadPoolExecutor(config.threads.decode, "decoder")
         stack.callback(decoders.shutdown, wait=False, cancel_futures=True)
@@ -110,7 +114,7 @@ class App:
         gc.collect()
         gc.freeze()  # a full collection over torch's objects takes 80 ms with the GIL held
         stack.callback(gc.unfreeze)
-        self.server = Server(config, self.telemetry, servicers(config, self.engine, decoders))
+        self.server = Server(config, self.telemetry, servicers(config, self.engine, decoders, nets))
         await self.server.start()
         stack.push_async_callback(self.server.stop, lambda: asyncio.to_thread(self.engine.stop, 0))
         watch = asyncio.create_task(watch_engine(self.engine, self.server, config.engine.hang_s))
@@ -138,13 +142,14 @@ class App:
 
 
 def servicers(
-    config: Config, engine: Engine, decoders: Executor
+    config: Config, engine: Engine, decoders: Executor, nets: Mapping[str, SafetyNet]
 ) -> Iterable[Callable[[grpc.aio.Server], None]]:
     """Return the generated functions that register the contract's servicers, each bound to its servicer."""
-    codec = Codec(engine.models, limits(config), decoders=decoders)
+    codec = Codec(engine.models, limits(config), decoders=decoders, nets=nets)
     return (
         partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
         partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
+        partial(detect_pb2_grpc.add_DetectServiceServicer_to_server, DetectServicer(engine, codec)),
         partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
     )
 
@@ -180,6 +185,23 @@ def load_models(config: Config, telemetry: Telemetry) -> Mapping[str, Model]:
         telemetry.model_loaded(name, model.sha256, config.models.device, seconds)
         _log.info("model loaded", extra={"model": name, "sha256": model.sha256, "seconds": round(seconds, 3)})
     return models
+
+
+def load_nets(config: Config, models: Mapping[str, Model]) -> Mapping[str, SafetyNet]:
+    """Load the detectors of each model that has some: those of the configuration, else those that are shipped.
+
+    Raises ModelRefused where a file is not of these models, or two are of one.
+    """
+    nets: dict[str, SafetyNet] = {}
+    for path in config.models.detectors:
+        name = calibration.read(path).model
+        if name not in models or name in nets:
+            raise ModelRefused(
+                f"{path}: want detectors of a model without others, of those loaded, got {name}"
+            )
+        nets[name] = load_net(path, models[name])
+    shipped = {name: built_in(model) for name, model in models.items() if name not in nets}
+    return nets | {name: net for name, net in shipped.items() if net is not None}
 
 
 def find_device(name: str) -> torch.device:

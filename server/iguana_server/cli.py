@@ -1,4 +1,4 @@
-"""The command `iguana-server`: serve, config. Every setting is a flag; its name is its key in the file."""
+"""The command `iguana-server`: serve, config (every setting is a flag; its name is its key in the file), calibrate."""
 
 from __future__ import annotations
 
@@ -117,6 +117,44 @@ def serve(config: Config) -> None:
 def show(config: Config) -> None:
     """Print the settings in force as TOML with comments: a file to start from."""
     typer.echo(config.to_toml(), nl=False)
+
+
+@app.command("calibrate")
+def calibrate(
+    data: Annotated[
+        Path, typer.Option(help="folder of clean pictures, or of Fashion-MNIST's four IDX files (.gz)")
+    ],
+    model: Annotated[str, typer.Option(help="a built-in model")] = "",
+    manifest: Annotated[Path | None, typer.Option(help="a model of your own, in place of --model")] = None,
+    fpr: Annotated[
+        float, typer.Option(help="share of clean pictures that may be flagged, by all detectors together")
+    ] = 0.05,
+    detector: Annotated[
+        list[str] | None, typer.Option(help="detectors, each a flag of its own; none: all that can be")
+    ] = None,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(help="of pictures: 1 is the model's own crop, each above it gives five; none: 1"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="file to write; none: MODEL.detectors.safetensors here")
+    ] = None,
+) -> None:
+    """Calibrate a model's detectors on clean pictures; serve them by models.detectors."""
+    process.prepare()
+    from iguana_server.calibrate import calibrate, find_model  # noqa: PLC0415 (as above)
+
+    try:
+        network = find_model(model, manifest)
+        made = calibrate(network, data, rate=fpr, scales=scale or (1.0,), names=detector or ())
+        path = out or Path(f"{network.spec.name}.detectors.safetensors")
+        made.write(path)
+    except (ServeError, OSError) as error:
+        _fail(error, 2)
+    else:
+        typer.echo(f"{path}: {made.pictures} pictures ({made.data})")
+        for name in made.scores:
+            typer.echo(f"{name:12} threshold {made.threshold(name, made.rate):.6g} at {made.rate:g}")
 
 
 def _leave_after(seconds: float) -> None:

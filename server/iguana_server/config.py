@@ -153,6 +153,11 @@ class Models(Group):
         default=[],
         description='files that describe models of your own (TOML); "none" alone, as a flag, empties the list',
     )
+    detectors: list[Path] = Field(
+        default=[],
+        description="detectors of a model each, made by iguana-server calibrate, in place of those shipped; "
+        '"none" alone, as a flag, empties the list',
+    )
     device: str = Field(
         default="cpu", pattern=r"^(cpu|cuda(:[0-9]{1,3})?)$", description="cpu, cuda or cuda:N"
     )

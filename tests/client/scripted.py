@@ -22,11 +22,14 @@ from iguana.v1 import (
     attack_pb2_grpc,
     classify_pb2,
     classify_pb2_grpc,
+    detect_pb2,
+    detect_pb2_grpc,
     error_pb2,
     image_pb2,
     manifest_pb2,
     model_pb2,
     model_pb2_grpc,
+    verdict_pb2,
 )
 
 Act = Callable[[grpc.ServicerContext], None]
@@ -92,6 +95,7 @@ def linger(seconds: float) -> Act:
 class Scripted(
     attack_pb2_grpc.AttackServiceServicer,
     classify_pb2_grpc.ClassifyServiceServicer,
+    detect_pb2_grpc.DetectServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
     health_pb2_grpc.HealthServicer,  # type: ignore[misc]
 ):
@@ -119,6 +123,23 @@ class Scripted(
     ) -> classify_pb2.ClassifyResponse:
         self.begin(request, context)
         return classify_answer(request)
+
+    def Detect(
+        self, request: detect_pb2.DetectRequest, context: grpc.ServicerContext
+    ) -> detect_pb2.DetectResponse:
+        self.begin(request, context)
+        return detect_answer(request)
+
+    def StreamDetect(
+        self, request_iterator: Iterator[detect_pb2.StreamDetectRequest], context: grpc.ServicerContext
+    ) -> Iterator[detect_pb2.StreamDetectResponse]:
+        self.begin(detect_pb2.StreamDetectRequest(), context)
+        for item in request_iterator:
+            failure = self.failure_of(item.id, context)
+            if failure is not None:
+                yield detect_pb2.StreamDetectResponse(id=item.id, failure=failure)
+            else:
+                yield detect_pb2.StreamDetectResponse(id=item.id, response=detect_answer(item.request))
 
     def Attack(
         self, request: attack_pb2.AttackRequest, context: grpc.ServicerContext
@@ -199,6 +220,10 @@ class Scripted(
         self.begin(request, context)
         taken = model_pb2.Input(height=4, width=4, channels=3, resize=5, mean=[0.5] * 3, std=[0.25] * 3)
         model = model_pb2.Model(name="net", description="a net", input=taken, classes=CLASSES, device="cpu")
+        model.detectors.add(name="squeeze", description="fewer bits", threshold=0.5, looks=2)
+        model.calibration.MergeFrom(
+            model_pb2.Calibration(pictures=99, data="waves", rate=0.05, least_rate=0.01, sha256="cd")
+        )
         return model_pb2.ListModelsResponse(models=[model], limits=model_pb2.Limits(max_images=64))
 
     def ListAttacks(
@@ -227,6 +252,12 @@ CLASSES = ("tabby, tabby cat", "common iguana, iguana", "fox")
 def classify_answer(request: classify_pb2.ClassifyRequest) -> classify_pb2.ClassifyResponse:
     """Every picture is a tabby."""
     answer = classify_pb2.ClassifyResponse(manifest=manifest(request.model))
+    if request.HasField("guard"):  # refuses every picture
+        for _ in request.images:
+            refusal = answer.classifications.add().refusal
+            refusal.reason = "squeeze: want a score of at most 0.5, got 1.5"
+            refusal.verdict.CopyFrom(verdict(request.guard, 1))
+        return answer
     for _ in request.images:
         classification = answer.classifications.add(top=scores(0, request.top_k))
         if request.logits:
@@ -235,6 +266,33 @@ def classify_answer(request: classify_pb2.ClassifyRequest) -> classify_pb2.Class
                 image_pb2.Tensor(data=logits.tobytes(), dtype=image_pb2.DTYPE_FLOAT32, shape=[3])
             )
     return answer
+
+
+def detect_answer(request: detect_pb2.DetectRequest) -> detect_pb2.DetectResponse:
+    """Every other picture is flagged, the first is not."""
+    answer = detect_pb2.DetectResponse(manifest=manifest(request.model))
+    answer.manifest.calibration_sha256 = "cd" * 32
+    for i, _ in enumerate(request.images):
+        answer.detections.add(
+            verdict=verdict(request.guard, i % 2),
+            classification=classify_pb2.Classification(top=scores(0, request.top_k)),
+        )
+    return answer
+
+
+def verdict(guard: verdict_pb2.Guard, flagged: int) -> verdict_pb2.Verdict:
+    names = guard.detectors or ["squeeze", "transform"]
+    return verdict_pb2.Verdict(
+        flagged=bool(flagged),
+        p_value=0.01 if flagged else 0.5,
+        false_positive_rate=guard.false_positive_rate or 0.05,
+        marks=[
+            verdict_pb2.Mark(
+                detector=name, score=0.25 + flagged, threshold=0.5, flagged=bool(flagged), p_value=0.125
+            )
+            for name in names
+        ],
+    )
 
 
 def attack_answer(request: attack_pb2.AttackRequest) -> attack_pb2.AttackResponse:
@@ -312,6 +370,7 @@ def serve(
     )
     attack_pb2_grpc.add_AttackServiceServicer_to_server(scripted, server)
     classify_pb2_grpc.add_ClassifyServiceServicer_to_server(scripted, server)
+    detect_pb2_grpc.add_DetectServiceServicer_to_server(scripted, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(scripted, server)
     health_pb2_grpc.add_HealthServicer_to_server(scripted, server)
     port = server.add_insecure_port(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,16 +22,19 @@ from torch import nn
 from iguana.v1 import (
     attack_pb2_grpc,
     classify_pb2_grpc,
+    detect_pb2_grpc,
     image_pb2,
     model_pb2_grpc,
 )
 from iguana_server.config import Config
+from iguana_server.detectors.net import SafetyNet
 from iguana_server.engine.loop import Engine
 from iguana_server.models.base import Model, Spec
 from iguana_server.rpc.attack import AttackServicer
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.classify import ClassifyServicer
 from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.detect import DetectServicer
 from iguana_server.rpc.models import ModelServicer
 from iguana_server.rpc.server import Server, methods
 from iguana_server.telemetry import Telemetry
@@ -99,6 +102,7 @@ class Service:
 
     classify: classify_pb2_grpc.ClassifyServiceAsyncStub
     attack: attack_pb2_grpc.AttackServiceAsyncStub
+    detect: detect_pb2_grpc.DetectServiceAsyncStub
     model: model_pb2_grpc.ModelServiceAsyncStub
     engine: Engine
     channel: grpc.aio.Channel
@@ -106,7 +110,10 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    *models: Model, limits: Limits = LIMITS, options: tuple[tuple[str, Any], ...] = ()
+    *models: Model,
+    limits: Limits = LIMITS,
+    options: tuple[tuple[str, Any], ...] = (),
+    nets: Mapping[str, SafetyNet] | None = None,
 ) -> AsyncIterator[Service]:
     """A server on a free port, from start to stop."""
     served = {model.spec.name: model for model in models or (small_model(),)}
@@ -120,10 +127,11 @@ async def serving(
         }
     )
     with ThreadPoolExecutor(2) as decoders, Engine(served, max_cost=limits.max_waiting_cost) as engine:
-        codec = Codec(served, limits, decoders=decoders)
+        codec = Codec(served, limits, decoders=decoders, nets=nets)
         add = (
             partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
             partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
+            partial(detect_pb2_grpc.add_DetectServiceServicer_to_server, DetectServicer(engine, codec)),
             partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
         )
         async with Telemetry(config.telemetry, methods=methods(), host="127.0.0.1", port=0) as telemetry:
@@ -134,6 +142,7 @@ async def serving(
                 yield Service(
                     classify_pb2_grpc.ClassifyServiceStub(channel),
                     attack_pb2_grpc.AttackServiceStub(channel),
+                    detect_pb2_grpc.DetectServiceStub(channel),
                     model_pb2_grpc.ModelServiceStub(channel),
                     engine,
                     channel,

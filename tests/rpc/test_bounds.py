@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
-from iguana.v1 import attack_pb2, classify_pb2, model_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, model_pb2
 from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.rpc.method import METHODS
 from tests.rpc.service import LIMITS, Service, tensors
@@ -33,6 +33,34 @@ PAST: dict[str, tuple[str, str, str] | str] = {
     "ClassifyRequest.top_k": ("top_k: 1001", "top_k", "want 1..1000, got 1001"),
     "ClassifyRequest.logits": FREE,
     "ClassifyRequest.determinism": (
+        "determinism: 3",
+        "determinism",
+        "want DETERMINISM_STRICT or DETERMINISM_FAST, got 3",
+    ),
+    "ClassifyRequest.guard": (
+        "guard {}",
+        "guard",
+        "want a model that has detectors (ListModels tells), got small",
+    ),
+    "Guard.detectors": ("guard { detectors: 'x' }", "guard", "want a model that has detectors"),
+    "Guard.false_positive_rate": (
+        "guard { false_positive_rate: 2 }",
+        "guard",
+        "want a model that has detectors",
+    ),  # with one: test_detect.py
+    "DetectRequest.model": (
+        "model: 'Small'",
+        "model",
+        "want a name from ModelService.ListModels, got 'Small'",
+    ),
+    "DetectRequest.images": ("images {} " * 4, "images", "want 1..6 images, got 7"),
+    "DetectRequest.guard": (
+        "guard {}",
+        "guard",
+        "want a model that has detectors (ListModels tells), got small",
+    ),
+    "DetectRequest.top_k": ("top_k: 1001", "top_k", "want 1..1000, got 1001"),
+    "DetectRequest.determinism": (
         "determinism: 3",
         "determinism",
         "want DETERMINISM_STRICT or DETERMINISM_FAST, got 3",
@@ -199,6 +227,8 @@ PAST: dict[str, tuple[str, str, str] | str] = {
     "WatchAttackRequest.every_steps": ("every_steps: 10001", "every_steps", "want 1..10000, got 10001"),
     "StreamClassifyRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
     "StreamClassifyRequest.request": ("request {}", "request.model", "want a name"),
+    "StreamDetectRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
+    "StreamDetectRequest.request": ("request {}", "request.model", "want a name"),
     "StreamAttackRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
     "StreamAttackRequest.request": ("request {}", "request.model", "want a name"),
 }
@@ -267,6 +297,8 @@ for _name, _method in METHODS.items():
 REQUESTS: tuple[Any, ...] = (
     classify_pb2.ClassifyRequest,
     classify_pb2.StreamClassifyRequest,
+    detect_pb2.DetectRequest,
+    detect_pb2.StreamDetectRequest,
     attack_pb2.AttackRequest,
     attack_pb2.WatchAttackRequest,
     attack_pb2.StreamAttackRequest,
@@ -297,18 +329,20 @@ def sound(request: type[Any]) -> Any:
         return classify_pb2.ClassifyRequest(model="small", images=tensors(3))
     if request is attack_pb2.AttackRequest:
         return attack_pb2.AttackRequest(model="small", images=tensors(3), pgd=attack_pb2.Pgd())
-    inner = sound(
-        classify_pb2.ClassifyRequest
-        if request is classify_pb2.StreamClassifyRequest
-        else attack_pb2.AttackRequest
-    )
-    return request(request=inner)
+    if request is detect_pb2.DetectRequest:
+        return detect_pb2.DetectRequest(model="small", images=tensors(3))
+    inner = {
+        classify_pb2.StreamClassifyRequest: classify_pb2.ClassifyRequest,
+        detect_pb2.StreamDetectRequest: detect_pb2.DetectRequest,
+    }.get(request, attack_pb2.AttackRequest)
+    return request(request=sound(inner))
 
 
 def request_of(entry: str, change: str) -> Any:
     """A sound request with the change."""
     owner = entry.partition(".")[0]
-    request = next((r for r in REQUESTS if r.DESCRIPTOR.name == owner), attack_pb2.AttackRequest)
+    other = detect_pb2.DetectRequest if owner == "Guard" else attack_pb2.AttackRequest
+    request = next((r for r in REQUESTS if r.DESCRIPTOR.name == owner), other)
     made = sound(request)
     for name in ("model", "request"):
         if change.startswith(name):
@@ -320,7 +354,9 @@ def request_of(entry: str, change: str) -> Any:
 async def violations(service: Service, request: Any) -> list[tuple[str, str]]:
     """What the server says of a request that it refuses."""
     name = type(request).__name__.removesuffix("Request")
-    stub: Any = service.attack if "Attack" in name else service.classify
+    stub: Any = (
+        service.attack if "Attack" in name else service.detect if "Detect" in name else service.classify
+    )
     call = getattr(stub, name)
     if name.startswith("Stream"):
         (reply,) = [reply async for reply in call(iter([request]))]

@@ -22,8 +22,8 @@ from iguana.errors import (
     UnknownParameter,
 )
 from iguana.image import ImageLike, ImagesLike, Picture
-from iguana.listing import Attack, Input, Limits, Model, Models, Parameter
-from iguana.request import AttackItem, AttackOptions, ClassifyItem
+from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
+from iguana.request import AttackItem, AttackOptions, ClassifyItem, DetectItem
 from iguana.result import (
     AttackAnswer,
     AttackManifest,
@@ -31,13 +31,18 @@ from iguana.result import (
     Classification,
     Classifications,
     ClassScore,
+    Detection,
+    Detections,
     Diagnosis,
     Ended,
     Manifest,
+    Mark,
     Norms,
     Outcome,
     Progress,
+    Refusal,
     Summary,
+    Verdict,
 )
 from iguana.watch import AsyncWatch, Watch
 
@@ -50,6 +55,7 @@ __all__ = [
     "AttackManifest",
     "AttackOptions",
     "AttackResult",
+    "Calibration",
     "Cancelled",
     "ClassScore",
     "Classification",
@@ -57,6 +63,10 @@ __all__ = [
     "ClassifyItem",
     "Client",
     "DeadlineExceeded",
+    "DetectItem",
+    "Detection",
+    "Detections",
+    "Detector",
     "Diagnosis",
     "Ended",
     "IguanaError",
@@ -67,6 +77,7 @@ __all__ = [
     "InvalidArgument",
     "Limits",
     "Manifest",
+    "Mark",
     "Model",
     "Models",
     "Norms",
@@ -76,8 +87,10 @@ __all__ = [
     "Parameter",
     "Picture",
     "Progress",
+    "Refusal",
     "Summary",
     "Unavailable",
     "UnknownParameter",
+    "Verdict",
     "Watch",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,12 +26,23 @@ from iguana.request import (
     AttackItem,
     AttackOptions,
     ClassifyItem,
+    DetectItem,
     attack_request,
     check_time_limit,
     classify_request,
+    detect_request,
 )
-from iguana.result import AttackAnswer, AttackResult, Classifications, Progress
-from iguana.v1 import attack_pb2, attack_pb2_grpc, classify_pb2, classify_pb2_grpc, model_pb2, model_pb2_grpc
+from iguana.result import AttackAnswer, AttackResult, Classifications, Detections, Progress
+from iguana.v1 import (
+    attack_pb2,
+    attack_pb2_grpc,
+    classify_pb2,
+    classify_pb2_grpc,
+    detect_pb2,
+    detect_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 from iguana.watch import AsyncWatch
 
 AnswerT = TypeVar("AnswerT", bound=Message)
@@ -67,6 +78,7 @@ class AsyncClient:
         self._channel = self._endpoint.open_aio()
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._attack = attack_pb2_grpc.AttackServiceStub(self._channel)
+        self._detect = detect_pb2_grpc.DetectServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -90,11 +102,43 @@ class AsyncClient:
         top_k: int = 5,
         logits: bool = False,
         strict: bool = True,
+        guard: bool | Sequence[str] = False,
+        false_positive_rate: float = 0.0,
         timeout_s: float | None = None,
     ) -> Classifications:
         """See `iguana.Client.classify`."""
-        request = classify_request(images, model=model, top_k=top_k, logits=logits, strict=strict)
+        request = classify_request(
+            images,
+            model=model,
+            top_k=top_k,
+            logits=logits,
+            strict=strict,
+            guard=guard,
+            false_positive_rate=false_positive_rate,
+        )
         return response.classifications(await self._unary(self._classify.Classify, request, timeout_s))
+
+    async def detect(
+        self,
+        images: ImagesLike,
+        *,
+        model: str = DEFAULT_MODEL,
+        detectors: Sequence[str] = (),
+        false_positive_rate: float = 0.0,
+        top_k: int = 5,
+        strict: bool = True,
+        timeout_s: float | None = None,
+    ) -> Detections:
+        """See `iguana.Client.detect`."""
+        request = detect_request(
+            images,
+            model=model,
+            detectors=detectors,
+            false_positive_rate=false_positive_rate,
+            top_k=top_k,
+            strict=strict,
+        )
+        return response.detections(await self._unary(self._detect.Detect, request, timeout_s))
 
     async def attack(
         self,
@@ -144,6 +188,21 @@ class AsyncClient:
         async with aclosing(self._pipeline(self._classify.StreamClassify, requests, in_flight)) as answers:
             async for i, answer in answers:
                 yield i, answer if isinstance(answer, IguanaError) else response.classifications(answer)
+
+    async def stream_detect(
+        self,
+        items: Iterable[tuple[str, DetectItem]] | AsyncIterable[tuple[str, DetectItem]],
+        *,
+        in_flight: int = 16,
+    ) -> AsyncGenerator[tuple[str, Detections | IguanaError]]:
+        """See `iguana.Client.stream_detect`. `items` may be asynchronous; it is read in a task."""
+        requests = (
+            detect_pb2.StreamDetectRequest(id=i, request=detect_request(**item))
+            async for i, item in _each(items)
+        )
+        async with aclosing(self._pipeline(self._detect.StreamDetect, requests, in_flight)) as answers:
+            async for i, answer in answers:
+                yield i, answer if isinstance(answer, IguanaError) else response.detections(answer)
 
     async def stream_attack(
         self,

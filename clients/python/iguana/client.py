@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +25,23 @@ from iguana.request import (
     AttackItem,
     AttackOptions,
     ClassifyItem,
+    DetectItem,
     attack_request,
     check_time_limit,
     classify_request,
+    detect_request,
 )
-from iguana.result import AttackAnswer, AttackResult, Classifications, Progress
-from iguana.v1 import attack_pb2, attack_pb2_grpc, classify_pb2, classify_pb2_grpc, model_pb2, model_pb2_grpc
+from iguana.result import AttackAnswer, AttackResult, Classifications, Detections, Progress
+from iguana.v1 import (
+    attack_pb2,
+    attack_pb2_grpc,
+    classify_pb2,
+    classify_pb2_grpc,
+    detect_pb2,
+    detect_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 from iguana.watch import Watch
 
 AnswerT = TypeVar("AnswerT", bound=Message)
@@ -79,6 +90,7 @@ class Client:
         self._channel = self._endpoint.open()
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._attack = attack_pb2_grpc.AttackServiceStub(self._channel)
+        self._detect = detect_pb2_grpc.DetectServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -102,6 +114,8 @@ class Client:
         top_k: int = 5,
         logits: bool = False,
         strict: bool = True,
+        guard: bool | Sequence[str] = False,
+        false_positive_rate: float = 0.0,
         timeout_s: float | None = None,
     ) -> Classifications:
         """What the model sees in each image: a list, in order, with the `manifest`.
@@ -112,10 +126,53 @@ class Client:
             top_k: how many classes to list, best first.
             logits: deliver the raw outputs of all classes, too.
             strict: the same bytes in any company; False is a little faster and differs by about 1e-6.
+            guard: detectors in front, all (True) or by name: what they flag has a `refusal` and no classes.
+            false_positive_rate: of the guard, as in `detect`.
             timeout_s: the time-out of this call, in seconds.
         """
-        request = classify_request(images, model=model, top_k=top_k, logits=logits, strict=strict)
+        request = classify_request(
+            images,
+            model=model,
+            top_k=top_k,
+            logits=logits,
+            strict=strict,
+            guard=guard,
+            false_positive_rate=false_positive_rate,
+        )
         return response.classifications(self._unary(self._classify.Classify, request, timeout_s))
+
+    def detect(
+        self,
+        images: ImagesLike,
+        *,
+        model: str = DEFAULT_MODEL,
+        detectors: Sequence[str] = (),
+        false_positive_rate: float = 0.0,
+        top_k: int = 5,
+        strict: bool = True,
+        timeout_s: float | None = None,
+    ) -> Detections:
+        """Whether each image was forged to mislead the model: a list, in order, with the `manifest`.
+
+        Args:
+            images: as in `classify`.
+            model: a name from `models`; it must have detectors.
+            detectors: names from the model's `detectors`; none: all of them.
+            false_positive_rate: the share of clean pictures that may be flagged by them together; 0: the
+                calibration's.
+            top_k: how many classes to list, best first.
+            strict: as in `classify`.
+            timeout_s: the time-out of this call, in seconds.
+        """
+        request = detect_request(
+            images,
+            model=model,
+            detectors=detectors,
+            false_positive_rate=false_positive_rate,
+            top_k=top_k,
+            strict=strict,
+        )
+        return response.detections(self._unary(self._detect.Detect, request, timeout_s))
 
     def attack(
         self,
@@ -169,6 +226,17 @@ class Client:
         )
         for i, answer in self._pipeline(self._classify.StreamClassify, requests, in_flight):
             yield i, answer if isinstance(answer, IguanaError) else response.classifications(answer)
+
+    def stream_detect(
+        self, items: Iterable[tuple[str, DetectItem]], *, in_flight: int = 16
+    ) -> Iterator[tuple[str, Detections | IguanaError]]:
+        """Detect without end: (id, arguments of `detect`) in, (id, answer or error) out in any order.
+
+        At most `in_flight` items are under way; `items` is read in a thread. See `iguana.pipeline` on errors.
+        """
+        requests = (detect_pb2.StreamDetectRequest(id=i, request=detect_request(**item)) for i, item in items)
+        for i, answer in self._pipeline(self._detect.StreamDetect, requests, in_flight):
+            yield i, answer if isinstance(answer, IguanaError) else response.detections(answer)
 
     def stream_attack(
         self, items: Iterable[tuple[str, AttackItem]], *, in_flight: int = 16

@@ -19,6 +19,28 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Detector:
+    """One way to tell forged pictures from clean ones: `threshold` at the calibration's rate, `looks` it takes."""
+
+    name: str
+    description: str
+    threshold: float
+    looks: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The clean pictures that a model's detectors are held to, and the false-positive rates that they allow."""
+
+    pictures: int
+    data: str
+    rate: float
+    """Where a call names none."""
+    least_rate: float
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Model:
     """A loaded classifier."""
 
@@ -32,6 +54,9 @@ class Model:
     device: str
     bucket: int
     max_batch: int
+    detectors: tuple[Detector, ...] = field(default=(), repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)
+    """Of the detectors; None where there are none."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Required, TypeAlias, TypedDict, Unpack
 from iguana import choice, parameter
 from iguana.errors import invalid
 from iguana.image import ImagesLike, to_images
-from iguana.v1 import attack_pb2, classify_pb2, image_pb2, manifest_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, manifest_pb2, verdict_pb2
 
 DEFAULT_MODEL = "efficientnet-lite0"
 
@@ -23,6 +23,19 @@ class ClassifyItem(TypedDict, total=False):
     model: str
     top_k: int
     logits: bool
+    strict: bool
+    guard: bool | Sequence[str]
+    false_positive_rate: float
+
+
+class DetectItem(TypedDict, total=False):
+    """The arguments of `Client.detect`, as one item of `Client.stream_detect`."""
+
+    images: Required[ImagesLike]
+    model: str
+    detectors: Sequence[str]
+    false_positive_rate: float
+    top_k: int
     strict: bool
 
 
@@ -137,15 +150,46 @@ def classify_request(
     top_k: int = 5,
     logits: bool = False,
     strict: bool = True,
+    guard: bool | Sequence[str] = False,
+    false_positive_rate: float = 0.0,
 ) -> classify_pb2.ClassifyRequest:
     """The request of `Client.classify`."""
+    if not guard and false_positive_rate:
+        raise invalid("false_positive_rate", "0 without guard", f"{false_positive_rate:g}")
+    names = () if isinstance(guard, bool) else guard
     return classify_pb2.ClassifyRequest(
         model=model,
         images=to_images("images", images),
         top_k=parameter.uint("top_k", top_k),
         logits=logits,
         determinism=_determinism(strict),
+        guard=_guard("guard", names, false_positive_rate) if guard else None,
     )
+
+
+def detect_request(
+    images: ImagesLike,
+    *,
+    model: str = DEFAULT_MODEL,
+    detectors: Sequence[str] = (),
+    false_positive_rate: float = 0.0,
+    top_k: int = 5,
+    strict: bool = True,
+) -> detect_pb2.DetectRequest:
+    """The request of `Client.detect`."""
+    return detect_pb2.DetectRequest(
+        model=model,
+        images=to_images("images", images),
+        guard=_guard("detectors", detectors, false_positive_rate),
+        top_k=parameter.uint("top_k", top_k),
+        determinism=_determinism(strict),
+    )
+
+
+def _guard(field: str, names: Sequence[str], rate: float) -> verdict_pb2.Guard:
+    if isinstance(names, str):
+        raise invalid(field, "a list of names", repr(names))
+    return verdict_pb2.Guard(detectors=names, false_positive_rate=parameter.real("false_positive_rate", rate))
 
 
 def attack_request(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from iguana import choice
 from iguana.errors import InternalError
 from iguana.image import from_image, from_tensor
-from iguana.listing import Attack, Input, Limits, Model, Models, Parameter
+from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
 from iguana.result import (
     AttackAnswer,
     AttackManifest,
@@ -15,20 +15,31 @@ from iguana.result import (
     Classification,
     Classifications,
     ClassScore,
+    Detection,
+    Detections,
     Diagnosis,
     Ended,
     Manifest,
+    Mark,
     Norms,
     Outcome,
     Progress,
+    Refusal,
     Summary,
+    Verdict,
 )
-from iguana.v1 import attack_pb2, classify_pb2, manifest_pb2, model_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, manifest_pb2, model_pb2, verdict_pb2
 
 
 def classifications(message: classify_pb2.ClassifyResponse) -> Classifications:
     """The answer of `Client.classify`."""
     return Classifications([_classification(c) for c in message.classifications], _manifest(message.manifest))
+
+
+def detections(message: detect_pb2.DetectResponse) -> Detections:
+    """The answer of `Client.detect`."""
+    found = [Detection(_verdict(d.verdict), _classification(d.classification)) for d in message.detections]
+    return Detections(found, _manifest(message.manifest))
 
 
 def attack_answer(message: attack_pb2.AttackResponse) -> AttackAnswer:
@@ -103,7 +114,15 @@ def _classification(message: classify_pb2.Classification) -> Classification:
     return Classification(
         top=tuple(ClassScore(c.index, c.name, c.probability) for c in message.top),
         logits=from_tensor(message.logits).astype("f4", copy=False) if message.HasField("logits") else None,
+        refusal=Refusal(message.refusal.reason, _verdict(message.refusal.verdict))
+        if message.HasField("refusal")
+        else None,
     )
+
+
+def _verdict(message: verdict_pb2.Verdict) -> Verdict:
+    marks = (Mark(m.detector, m.score, m.threshold, m.flagged, m.p_value) for m in message.marks)
+    return Verdict(message.flagged, message.p_value, message.false_positive_rate, tuple(marks))
 
 
 def _manifest(message: manifest_pb2.Manifest) -> Manifest:
@@ -114,6 +133,7 @@ def _manifest(message: manifest_pb2.Manifest) -> Manifest:
         bucket=message.bucket,
         device=message.device,
         versions=dict(message.versions),
+        calibration_sha256=message.calibration_sha256,
     )
 
 
@@ -183,4 +203,10 @@ def _model(message: model_pb2.Model) -> Model:
         device=message.device,
         bucket=message.bucket,
         max_batch=message.max_batch,
+        detectors=tuple(Detector(d.name, d.description, d.threshold, d.looks) for d in message.detectors),
+        calibration=_calibration(message.calibration) if message.HasField("calibration") else None,
     )
+
+
+def _calibration(message: model_pb2.Calibration) -> Calibration:
+    return Calibration(message.pictures, message.data, message.rate, message.least_rate, message.sha256)

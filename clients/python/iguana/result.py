@@ -48,13 +48,53 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What one detector says of a picture: `flagged` if its `score` is above the `threshold`."""
+
+    detector: str
+    score: float
+    threshold: float
+    flagged: bool
+    p_value: float
+    """The share of pictures, clean ones and this one, with as high a score."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the chosen detectors say of a picture together, at a false-positive rate that holds for all at once."""
+
+    flagged: bool
+    p_value: float
+    false_positive_rate: float
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a guard refused a picture."""
+
+    reason: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Classification:
     """What a model sees in one picture."""
 
     top: tuple[ClassScore, ...]
-    """The likeliest classes, best first."""
+    """The likeliest classes, best first; none if the guard refused the picture."""
     logits: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """The raw outputs [classes], if they were asked for."""
+    refusal: Refusal | None = None
+    """Why the guard refused the picture, if it did."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What is said of one picture: the detectors' verdict, and what the model sees in it all the same."""
+
+    verdict: Verdict
+    classification: Classification
 
 
 @dataclass(frozen=True)
@@ -67,6 +107,8 @@ class Manifest:
     bucket: int
     device: str
     versions: Mapping[str, str]
+    calibration_sha256: str = ""
+    """Of the detectors' calibration, where they had a say."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +137,14 @@ class Classifications(list[Classification]):
 
     def __init__(self, classifications: list[Classification], manifest: Manifest) -> None:
         super().__init__(classifications)
+        self.manifest = manifest
+
+
+class Detections(list[Detection]):
+    """A list of one `Detection` an image, in order, with the `manifest` that made it."""
+
+    def __init__(self, detections: list[Detection], manifest: Manifest) -> None:
+        super().__init__(detections)
         self.manifest = manifest
 
 

@@ -20,10 +20,11 @@ class Ended(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A classified sample: logits [K]."""
+    """A sample that was looked at: logits [K], and features [F] where the job asks for them, else [0]."""
 
     sample: int
     logits: Tensor
+    features: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,13 @@ class Bench:
             parts.append(Part(self._laid_out(images), [row.job.strict for row in looks]))
         note = self._note(rows, gradient=gradient)
         seen = look(
-            self.model, parts, gradient=gradient, sizes=self.model.sizes, max_batch=spec.max_batch, note=note
+            self.model,
+            parts,
+            gradient=gradient,
+            sizes=self.model.sizes,
+            max_batch=spec.max_batch,
+            note=note,
+            features=self.model.look if any(row.job.features for row in looks) else None,
         )
         for row in rows:
             row.forward += 1
@@ -171,7 +177,7 @@ class Bench:
         for seat, part, what in zip(seats, parts, seen, strict=False):
             self._advance(seat, part.images, what)
         if looks:
-            self._answer(looks, seen[-1].logits)
+            self._answer(looks, seen[-1])
         for lane in dict.fromkeys(seat.lane for seat in seats):
             self._retire(lane)
 
@@ -224,11 +230,13 @@ class Bench:
                 answers.setdefault(job, []).append(answer)
         _post(answers)
 
-    def _answer(self, rows: Sequence[Row], logits: Tensor) -> None:
+    def _answer(self, rows: Sequence[Row], seen: Seen) -> None:
         """Answer rows that only look."""
         answers: dict[Job, list[Event]] = {}
-        for row, line in zip(rows, logits.cpu().clone(), strict=True):
-            answers.setdefault(row.job, []).append(Looked(row.sample, line))
+        logits, features = seen.logits.cpu().clone(), seen.features.cpu().clone()
+        for row, line, inner in zip(rows, logits, features, strict=True):
+            asked = inner if row.job.features else inner[:0]
+            answers.setdefault(row.job, []).append(Looked(row.sample, line, asked))
         _post(answers)
         gone = set(rows)
         self._looks = [row for row in self._looks if row not in gone]

@@ -43,6 +43,7 @@ class Job(ABC):
         self.method, self.model, self.caller, self.strict = method, model, caller, strict
         self.deadline, self.span = deadline, span
         self.arrived = time.monotonic()
+        self.features = False  # its rows are asked for their features
         self.started = False  # a row has reached the device
         self.cancelled = False  # the caller has left
         self.closed = False  # given up, and counted as such
@@ -148,6 +149,24 @@ class Job(ABC):
 
 class ClassifyJob(Job):
     """Images to be looked at once."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        method: str,
+        model: str,
+        caller: str,
+        strict: bool = True,
+        deadline: float | None = None,
+        span: object = None,
+        features: bool = False,
+    ) -> None:
+        """Take images; with features, the answers have them; see Job."""
+        super().__init__(
+            images, method=method, model=model, caller=caller, strict=strict, deadline=deadline, span=span
+        )
+        self.features = features
 
     @property
     def row_cost(self) -> int:

@@ -7,7 +7,7 @@ so each row's gradient is its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -37,13 +37,15 @@ class Part:
 class Seen:
     """What the model said of a part: logits [m, K], loss [m], grad as the images, or zeros [m].
 
-    `backward` [m] says which rows have a gradient; of those that have none it is zero.
+    `backward` [m] says which rows have a gradient; of those that have none it is zero. `features` are [m, F]
+    where they were asked for, else [m, 0].
     """
 
     logits: Tensor
     loss: Tensor
     grad: Tensor
     backward: Tensor
+    features: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,11 @@ def look(
     sizes: Sequence[int],
     max_batch: int,
     note: Callable[[Pass], None],
+    features: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> list[Seen]:
     """Show all rows to the model, in as few passes as their determinism allows; `note` is told after each.
 
+    Where `features` is given, it is called in place of the model, without gradient: it returns them, too.
     A row that leaves at this look has no gradient, whoever is beside it; where all of a pass leave, the
     pass has no backward.
     """
@@ -107,11 +111,17 @@ def look(
         rows = slice(one.start, one.stop)
         looks.append(
             _pass(
-                model, images[rows], one.size, names[rows], [goal[rows] for goal in goals], gradient=gradient
+                model,
+                images[rows],
+                one.size,
+                names[rows],
+                [goal[rows] for goal in goals],
+                gradient=gradient,
+                features=features,
             )
         )
         note(one)
-    columns = [[getattr(seen, name) for seen in looks] for name in ("logits", "loss", "grad", "backward")]
+    columns = [[getattr(seen, field.name) for seen in looks] for field in fields(Seen)]
     seen = [column[0] if len(column) == 1 else torch.cat(column) for column in columns]
     if not straight:
         back = torch.empty_like(index).index_copy_(0, index, torch.arange(len(index), device=index.device))
@@ -128,6 +138,7 @@ def _pass(
     goals: Sequence[Tensor],
     *,
     gradient: bool,
+    features: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
 ) -> Seen:
     """One forward, and one backward to the images if wanted; returns what concerns the real rows."""
     n = len(images)
@@ -138,8 +149,10 @@ def _pass(
         x = torch.cat([x, x.new_zeros((size - n, *x.shape[1:]))])
     if not gradient:
         with torch.inference_mode():
-            logits = model(x)[:n]
-            return Seen(logits, _losses(logits, names, label, clean, targeted), x.new_zeros(n), none)
+            logits, inner = (model(x), x.new_empty(len(x), 0)) if features is None else features(x)
+            logits = logits[:n]
+            loss = _losses(logits, names, label, clean, targeted)
+            return Seen(logits, loss, x.new_zeros(n), none, inner[:n])
     x = x.requires_grad_()
     logits = model(x)[:n]
     loss = _losses(logits, names, label, clean, targeted)
@@ -148,12 +161,12 @@ def _pass(
     leaving = leaves & (torch.where(targeted, -margin, margin) > 0)
     # On a GPU the questions would keep the host waiting for the forward pass.
     if not images.is_cuda and bool(leaving.all()):
-        return Seen(z, loss.detach(), torch.zeros_like(images), none)
+        return Seen(z, loss.detach(), torch.zeros_like(images), none, x.new_empty(n, 0))
     (grad,) = torch.autograd.grad(loss.sum(), x)
     grad = grad[:n]
     if images.is_cuda or bool(leaving.any()):
         grad.masked_fill_(leaving.view(-1, 1, 1, 1), 0)
-    return Seen(z, loss.detach(), grad, ~leaving)
+    return Seen(z, loss.detach(), grad, ~leaving, x.new_empty(n, 0))
 
 
 def _losses(logits: Tensor, names: Sequence[str], label: Tensor, clean: Tensor, targeted: Tensor) -> Tensor:

@@ -82,6 +82,25 @@ class Model:
         logits: Tensor = self.net(self._normalise(x))
         return logits
 
+    @property
+    def features(self) -> int:
+        """Numbers in the features of a picture: what the last linear layer takes in; 0 where they cannot be seen.
+
+        Only a network whose last layer is a Linear of an nn.Sequential shows them.
+        """
+        return self.net[-1].in_features if self._shows_features() else 0
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pixels to logits [n, K], the bits of a call, and features [n, self.features]."""
+        if not self._shows_features():
+            return self(x), x.new_empty(len(x), 0)
+        features: Tensor = self.net[:-1](self._normalise(x))
+        return self.net[-1](features), features
+
+    def _shows_features(self) -> bool:
+        plain = isinstance(self.net, nn.Sequential) and type(self.net).forward is nn.Sequential.forward
+        return plain and isinstance(self.net[-1], nn.Linear)
+
     def _normalise(self, x: Tensor) -> Tensor:
         return torch.addcmul(self._bias, x.contiguous(memory_format=self.memory_format), self._scale)
 

@@ -19,13 +19,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from iguana.v1 import attack_pb2, classify_pb2, image_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, manifest_pb2
 from iguana_server.attacks.script import Act
+from iguana_server.detectors.net import Panel, SafetyNet, Screen, Verdict
 from iguana_server.engine.answer import Forged, Looked
 from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
 from iguana_server.errors import InternalError, InvalidArgument, NotFound
 from iguana_server.models.base import NAME, Model
-from iguana_server.rpc import classification
+from iguana_server.rpc import classification, guard
 from iguana_server.rpc.bounds import MAX_EVERY_STEPS, MOST_FILES, Limits
 from iguana_server.rpc.diagnosis import DRAWS, QUERIES
 from iguana_server.rpc.draft import Draft, to_draft, top_k
@@ -49,12 +50,18 @@ _COLUMN_BYTES = 8  # of a number of a parameter
 
 @dataclass(frozen=True)
 class ClassifyOrder:
-    """A job, and how its answer is to look."""
+    """A job, and how its answer is to look. With a screen, each image is followed by its views."""
 
     job: ClassifyJob
     model: Model
     top_k: int
     logits: bool
+    screen: Screen | None
+
+    @property
+    def looks(self) -> int:
+        """At the model, for each image."""
+        return 1 if self.screen is None else 1 + self.screen.panel.looks
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,16 @@ class Codec:
     it would not be what was judged.
     """
 
-    def __init__(self, models: Mapping[str, Model], limits: Limits, *, decoders: Executor) -> None:
-        """Take the loaded models by name; `decoders` must run for as long as the codec is used."""
-        self.models, self.limits = models, limits
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        limits: Limits,
+        *,
+        decoders: Executor,
+        nets: Mapping[str, SafetyNet] | None = None,
+    ) -> None:
+        """Take the loaded models, and their safety nets, by name; `decoders` must run as long as the codec is used."""
+        self.models, self.limits, self.nets = models, limits, nets or {}
         self._classes = {name: Classes(name, model.spec.classes) for name, model in models.items()}
         self._decoders = decoders
         self._memory = Memory(limits.max_image_memory)
@@ -87,15 +101,38 @@ class Codec:
         self, request: classify_pb2.ClassifyRequest, origin: Origin, path: str = ""
     ) -> ClassifyOrder:
         """Read a batch to be looked at."""
+        guarded = request.HasField("guard")
+        return await self._to_looked(request, origin, path, guarded=guarded, logits=request.logits)
+
+    async def to_detect(
+        self, request: detect_pb2.DetectRequest, origin: Origin, path: str = ""
+    ) -> ClassifyOrder:
+        """Read a batch to be judged."""
+        return await self._to_looked(request, origin, path, guarded=True, logits=False)
+
+    async def _to_looked(
+        self,
+        request: classify_pb2.ClassifyRequest | detect_pb2.DetectRequest,
+        origin: Origin,
+        path: str,
+        *,
+        guarded: bool,
+        logits: bool,
+    ) -> ClassifyOrder:
         faults = Faults(path)
         model = self._model(request.model, faults)
         self._check_count(request.images, faults)
         strict = STRICT.meanings[STRICT.read(faults, "determinism", request.determinism)]
         k = top_k(request.top_k, faults)
-        self._check_cost(len(request.images), model, faults)
-        one = classification.largest(model.spec.classes, k, with_logits=request.logits)
-        self._check_reply(len(request.images), one, faults)
-        images = await self._pixels(request.images, "images", model, faults)
+        screen: Screen | None = None
+        if guarded:
+            name = model.spec.name
+            screen = guard.to_screen(request.guard, self.nets.get(name), name, faults)
+        panel = None if screen is None else screen.panel
+        self._check_cost(len(request.images) * (1 + panel.looks if panel else 1), model, faults)
+        one = classification.largest(model.spec.classes, k, with_logits=logits)
+        self._check_reply(len(request.images), one + (guard.largest(screen) if screen else 0), faults)
+        images = await self._pixels(request.images, "images", model, faults, panel)
         faults.check()
         job = ClassifyJob(
             images,
@@ -105,15 +142,55 @@ class Codec:
             strict=strict,
             deadline=origin.deadline,
             span=origin.span,
+            features=panel is not None and panel.needs_features,
         )
-        return ClassifyOrder(job, model, k, request.logits)
+        return ClassifyOrder(job, model, k, logits, screen)
 
     async def from_looked(
         self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
     ) -> classify_pb2.ClassifyResponse:
-        """Write the answer of a batch."""
-        write = partial(_from_looked, order, looked)
+        """Write the answer of a batch; what its guard flags is refused."""
+        if order.screen is not None:
+            judged = await self._judged(order, looked)
+            return classify_pb2.ClassifyResponse(
+                classifications=(_guarded(order, one, verdict) for one, verdict in judged),
+                manifest=self._manifest(order),
+            )
+        write = partial(_from_looked, order, _looks(looked), self._manifest(order))
         return write() if len(looked) == 1 else await self._apart(write)
+
+    async def from_detected(
+        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
+    ) -> detect_pb2.DetectResponse:
+        """Write the answer of a batch that was judged."""
+        return detect_pb2.DetectResponse(
+            detections=(
+                detect_pb2.Detection(
+                    verdict=guard.from_verdict(verdict), classification=_classified(order, one)
+                )
+                for one, verdict in await self._judged(order, looked)
+            ),
+            manifest=self._manifest(order),
+        )
+
+    async def _judged(
+        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
+    ) -> list[tuple[Looked, Verdict]]:
+        """What the model said of each image, and the verdict on it."""
+        answers, looks, images = _looks(looked), order.looks, order.job.images
+        assert order.screen is not None  # noqa: S101 - the callers see to it
+        _check_finite(answers, looks)
+        judge = partial(guard.judge, order.screen)
+        verdicts = await self._each(
+            partial(judge, images[i], answers[i : i + looks]) for i in range(0, len(answers), looks)
+        )
+        return list(zip(answers[::looks], map(_sound, verdicts), strict=True))
+
+    def _manifest(self, order: ClassifyOrder) -> manifest_pb2.Manifest:
+        said = manifest(order.model, strict=order.job.strict)
+        if order.screen is not None:
+            said.calibration_sha256 = self.nets[order.model.spec.name].sha256
+        return said
 
     async def to_attack(
         self,
@@ -230,10 +307,19 @@ class Codec:
             faults.check()
 
     async def _pixels(
-        self, images: Sequence[image_pb2.Image], field: str, model: Model, faults: Faults
+        self,
+        images: Sequence[image_pb2.Image],
+        field: str,
+        model: Model,
+        faults: Faults,
+        panel: Panel | None = None,
     ) -> torch.Tensor:
-        """Return the pixels [n, C, H, W] of images, and note those that are none."""
-        pixels = self._memory.images(len(images), model.spec.shape, model.memory_format)
+        """Return the pixels [n, C, H, W] of images, and note those that are none.
+
+        With a panel of V views each image is followed by its own: [n (1 + V), C, H, W].
+        """
+        looks = 1 + panel.looks if panel else 1
+        pixels = self._memory.images(len(images) * looks, model.spec.shape, model.memory_format)
         most, total = MOST_FILES * self.limits.max_pixels, 0
 
         def spend(n: int) -> None:
@@ -246,9 +332,12 @@ class Codec:
 
         def read(i: int) -> None:
             path = f"{faults.path}{field}[{i}]"
-            pixels[i] = to_pixels(images[i], path, model.spec, self.limits, spend)
+            at = i * looks
+            pixels[at] = to_pixels(images[i], path, model.spec, self.limits, spend)
+            if panel is not None:
+                pixels[at + 1 : at + looks] = panel.views(pixels[at : at + 1])[0]
 
-        if len(images) == 1 and images[0].HasField("tensor") and pixels.numel() <= _LITTLE:
+        if len(images) == looks == 1 and images[0].HasField("tensor") and pixels.numel() <= _LITTLE:
             try:
                 read(0)
             except InvalidArgument as refusal:
@@ -283,20 +372,37 @@ def _sound(result: T | BaseException) -> T:
     return result
 
 
-def _from_looked(order: ClassifyOrder, looked: Sequence[Looked | Forged]) -> classify_pb2.ClassifyResponse:
-    for answer in looked:
-        if isinstance(answer, Looked) and not np.isfinite(answer.logits.numpy()).all():
-            raise InternalError(f"images[{answer.sample}]: want finite logits, got NaN or infinity")
+def _looks(answers: Sequence[Looked | Forged]) -> list[Looked]:
+    return [answer for answer in answers if isinstance(answer, Looked)]
+
+
+def _check_finite(looked: Sequence[Looked], looks: int = 1) -> None:
+    """Raise InternalError where the model said what is no number."""
+    for i, answer in enumerate(looked):
+        if not np.isfinite(answer.logits.numpy()).all():
+            raise InternalError(f"images[{i // looks}]: want finite logits, got NaN or infinity")
+
+
+def _from_looked(
+    order: ClassifyOrder, looked: Sequence[Looked], said: manifest_pb2.Manifest
+) -> classify_pb2.ClassifyResponse:
+    _check_finite(looked)
     return classify_pb2.ClassifyResponse(
-        classifications=(
-            classification.from_logits(
-                answer.logits, order.model.spec.classes, order.top_k, with_logits=order.logits
-            )
-            for answer in looked
-            if isinstance(answer, Looked)
-        ),
-        manifest=manifest(order.model, strict=order.job.strict),
+        classifications=(_classified(order, answer) for answer in looked), manifest=said
     )
+
+
+def _classified(order: ClassifyOrder, answer: Looked) -> classify_pb2.Classification:
+    classes = order.model.spec.classes
+    return classification.from_logits(answer.logits, classes, order.top_k, with_logits=order.logits)
+
+
+def _guarded(order: ClassifyOrder, answer: Looked, verdict: Verdict) -> classify_pb2.Classification:
+    """The classification, or the refusal of a picture that is flagged."""
+    if not verdict.flagged:
+        return _classified(order, answer)
+    said = classify_pb2.Refusal(reason=guard.reason(verdict), verdict=guard.from_verdict(verdict))
+    return classify_pb2.Classification(refusal=said)
 
 
 def _check_grid(images: Sequence[image_pb2.Image], clean: torch.Tensor, faults: Faults) -> None:

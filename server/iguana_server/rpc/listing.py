@@ -8,13 +8,14 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from iguana.v1 import model_pb2
 from iguana_server.attacks.base import Method
+from iguana_server.detectors.net import SafetyNet
 from iguana_server.models.base import Model
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.method import RESTARTS, TARGETS, fields_of, highest, scalar
 
 
-def from_model(model: Model) -> model_pb2.Model:
-    """Return what a model declares."""
+def from_model(model: Model, net: SafetyNet | None = None) -> model_pb2.Model:
+    """Return what a model declares, and its detectors."""
     spec = model.spec
     channels, height, width = spec.shape
     return model_pb2.Model(
@@ -30,6 +31,31 @@ def from_model(model: Model) -> model_pb2.Model:
         device=str(model.device),
         bucket=spec.bucket,
         max_batch=spec.max_batch,
+        detectors=() if net is None else (from_detector(name, net) for name in net.detectors),
+        calibration=None if net is None else from_calibration(net),
+    )
+
+
+def from_detector(name: str, net: SafetyNet) -> model_pb2.Detector:
+    """Return what a detector declares."""
+    detector, calibration = net.detectors[name], net.calibration
+    return model_pb2.Detector(
+        name=name,
+        description=f"{_said(type(detector))} ({detector.paper})",
+        threshold=calibration.threshold(name, calibration.rate),
+        looks=detector.looks,
+    )
+
+
+def from_calibration(net: SafetyNet) -> model_pb2.Calibration:
+    """Return what a model's detectors are held to."""
+    calibration = net.calibration
+    return model_pb2.Calibration(
+        pictures=calibration.pictures,
+        data=calibration.data,
+        rate=calibration.rate,
+        least_rate=calibration.least_rate,
+        sha256=net.sha256,
     )
 
 
@@ -40,13 +66,17 @@ def from_limits(limits: Limits) -> model_pb2.Limits:
 
 def from_attack(attack: type[Method], limits: Limits) -> model_pb2.Attack:
     """Return what an attack declares, its parameters in the order of the contract."""
-    said = (attack.__doc__ or "").partition("\n")[0].removesuffix(".")
     return model_pb2.Attack(
         name=attack.name,
-        description=f"{said} ({attack.paper})",
+        description=f"{_said(attack)} ({attack.paper})",
         parameters=(_parameter(field, attack, limits) for field in fields_of(attack)),
         loss=attack.default_loss,
     )
+
+
+def _said(thing: type) -> str:
+    """The first line of a class's docstring."""
+    return (thing.__doc__ or "").partition("\n")[0].removesuffix(".")
 
 
 def _parameter(field: FieldDescriptor, attack: type[Method], limits: Limits) -> model_pb2.Parameter:

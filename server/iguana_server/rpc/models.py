@@ -16,7 +16,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 
     def __init__(self, engine: Engine, codec: Codec) -> None:
         """Tell of this engine's models and this codec's limits."""
-        models = (from_model(model) for _, model in sorted(engine.models.items()))
+        models = (from_model(model, codec.nets.get(name)) for name, model in sorted(engine.models.items()))
         self._models = pb.ListModelsResponse(models=models, limits=from_limits(codec.limits))
         attacks = (from_attack(attack, codec.limits) for attack in CATALOG.values())
         self._attacks = pb.ListAttacksResponse(attacks=attacks)

@@ -11,14 +11,19 @@ import grpc.aio
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
-from iguana.v1 import attack_pb2, classify_pb2, model_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, model_pb2
 from iguana_server.config import Config
 from iguana_server.rpc import reflection
 from iguana_server.rpc.health import Health
 from iguana_server.rpc.interceptor import Interceptor
 from iguana_server.telemetry import Telemetry, address
 
-CONTRACT: tuple[FileDescriptor, ...] = (attack_pb2.DESCRIPTOR, classify_pb2.DESCRIPTOR, model_pb2.DESCRIPTOR)
+CONTRACT: tuple[FileDescriptor, ...] = (
+    attack_pb2.DESCRIPTOR,
+    classify_pb2.DESCRIPTOR,
+    detect_pb2.DESCRIPTOR,
+    model_pb2.DESCRIPTOR,
+)
 LAST_S = 2.0  # for the calls that outlive the drain to be told so
 
 _log = logging.getLogger(__name__)

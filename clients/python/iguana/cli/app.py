@@ -47,6 +47,7 @@ def classify(
     images: Images,
     model: ModelName = DEFAULT_MODEL,
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="How many classes to list.")] = 5,
+    guard: Annotated[bool, typer.Option("--guard", help="Refuse what the model's detectors flag.")] = False,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after so long.")] = 60.0,
     server: Server = DEFAULT_TARGET,
     as_json: Json = False,
@@ -56,7 +57,7 @@ def classify(
     Exit code: 0 done, 2 refused, 3 server not reachable or another failure.
     """
     with exits.refusals(as_json), Client(server, timeout_s=timeout) as client:
-        answer = client.classify(images, model=model, top_k=top_k)
+        answer = client.classify(images, model=model, top_k=top_k, guard=guard)
     if as_json:
         rows = [{"image": str(i)} | to_document(c) for i, c in zip(images, answer, strict=True)]
         print_document({"classifications": rows, "manifest": answer.manifest})
@@ -64,6 +65,40 @@ def classify(
     console = Console()
     for image, classification in zip(images, answer, strict=True):
         console.print(table.classification_table(str(image), classification))
+        if classification.refusal is not None:
+            console.print(f"refused: {classification.refusal.reason}", style="red", highlight=False)
+
+
+@app.command()
+def detect(
+    images: Images,
+    model: ModelName = DEFAULT_MODEL,
+    detector: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A detector, given n times: several. None: all.")
+    ] = None,
+    fpr: Annotated[
+        float, typer.Option(help="Share of clean pictures that may be flagged. 0: the calibration's.")
+    ] = 0.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after so long.")] = 60.0,
+    server: Server = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Say whether pictures were forged to mislead the model.
+
+    Exit code: 0 no picture is flagged, 1 some are, 2 refused, 3 server not reachable or another failure.
+    """
+    with exits.refusals(as_json), Client(server, timeout_s=timeout) as client:
+        answer = client.detect(images, model=model, detectors=detector or (), false_positive_rate=fpr)
+    if as_json:
+        rows = [{"image": str(i)} | to_document(d) for i, d in zip(images, answer, strict=True)]
+        print_document({"detections": rows, "manifest": answer.manifest})
+    else:
+        console = Console()
+        for image, detection in zip(images, answer, strict=True):
+            console.print(table.detection_table(str(image), detection))
+            console.print(table.detection_line(detection), "")
+    flagged = any(detection.verdict.flagged for detection in answer)
+    raise typer.Exit(exits.Exit.HELD if flagged else exits.Exit.OK)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iguana.listing import Attack, Model, Parameter
-from iguana.result import AttackResult, Classification, ClassScore, Outcome
+from iguana.result import AttackResult, Classification, ClassScore, Detection, Outcome
 
 _COLOUR = {Outcome.FOOLED: "green", Outcome.HELD: "yellow", Outcome.ALREADY: "cyan", Outcome.FAILED: "red"}
 
@@ -22,6 +22,28 @@ def classification_table(title: str, classification: Classification) -> Table:
     for score in classification.top:
         table.add_row(str(score.index), score.name, f"{score.probability:.4f}")
     return table
+
+
+def detection_table(title: str, detection: Detection) -> Table:
+    """What each detector says of one picture."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("detector")
+    for column in ("score", "threshold", "p"):
+        table.add_column(column, justify="right")
+    for mark in detection.verdict.marks:
+        style = "red" if mark.flagged else None
+        table.add_row(
+            mark.detector, f"{mark.score:.4g}", f"{mark.threshold:.4g}", f"{mark.p_value:.2g}", style=style
+        )
+    return table
+
+
+def detection_line(detection: Detection) -> Text:
+    """The verdict, and what the model sees."""
+    verdict, best = detection.verdict, detection.classification.top[0]
+    word, colour = ("flagged", "red") if verdict.flagged else ("passed", "green")
+    rate = f" (p {verdict.p_value:.2g} at {verdict.false_positive_rate:g})"
+    return Text.assemble((word, f"bold {colour}"), f"{rate}   {best.name}  {best.probability:.4f}")
 
 
 def attack_table(title: str, result: AttackResult) -> Table:

@@ -25,27 +25,30 @@ _sym_db = _symbol_database.Default()
 from iguana.v1 import error_pb2 as iguana_dot_v1_dot_error__pb2
 from iguana.v1 import image_pb2 as iguana_dot_v1_dot_image__pb2
 from iguana.v1 import manifest_pb2 as iguana_dot_v1_dot_manifest__pb2
+from iguana.v1 import verdict_pb2 as iguana_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18iguana/v1/classify.proto\x12\tiguana.v1\x1a\x15iguana/v1/error.proto\x1a\x15iguana/v1/image.proto\x1a\x18iguana/v1/manifest.proto\"\x8e\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12 \n\x06images\x18\x02 \x03(\x0b\x32\x10.iguana.v1.Image\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0e\n\x06logits\x18\x04 \x01(\x08\x12+\n\x0b\x64\x65terminism\x18\x05 \x01(\x0e\x32\x16.iguana.v1.Determinism\"m\n\x10\x43lassifyResponse\x12\x32\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x19.iguana.v1.Classification\x12%\n\x08manifest\x18\x02 \x01(\x0b\x32\x13.iguana.v1.Manifest\"W\n\x0e\x43lassification\x12\"\n\x03top\x18\x01 \x03(\x0b\x32\x15.iguana.v1.ClassScore\x12!\n\x06logits\x18\x02 \x01(\x0b\x32\x11.iguana.v1.Tensor\">\n\nClassScore\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"P\n\x15StreamClassifyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x1a.iguana.v1.ClassifyRequest\"\x84\x01\n\x16StreamClassifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.iguana.v1.ClassifyResponseH\x00\x12%\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.iguana.v1.FailureH\x00\x42\x06\n\x04kind2\xb1\x01\n\x0f\x43lassifyService\x12\x43\n\x08\x43lassify\x12\x1a.iguana.v1.ClassifyRequest\x1a\x1b.iguana.v1.ClassifyResponse\x12Y\n\x0eStreamClassify\x12 .iguana.v1.StreamClassifyRequest\x1a!.iguana.v1.StreamClassifyResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18iguana/v1/classify.proto\x12\tiguana.v1\x1a\x15iguana/v1/error.proto\x1a\x15iguana/v1/image.proto\x1a\x18iguana/v1/manifest.proto\x1a\x17iguana/v1/verdict.proto\"\xaf\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12 \n\x06images\x18\x02 \x03(\x0b\x32\x10.iguana.v1.Image\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0e\n\x06logits\x18\x04 \x01(\x08\x12+\n\x0b\x64\x65terminism\x18\x05 \x01(\x0e\x32\x16.iguana.v1.Determinism\x12\x1f\n\x05guard\x18\x06 \x01(\x0b\x32\x10.iguana.v1.Guard\"m\n\x10\x43lassifyResponse\x12\x32\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x19.iguana.v1.Classification\x12%\n\x08manifest\x18\x02 \x01(\x0b\x32\x13.iguana.v1.Manifest\"|\n\x0e\x43lassification\x12\"\n\x03top\x18\x01 \x03(\x0b\x32\x15.iguana.v1.ClassScore\x12!\n\x06logits\x18\x02 \x01(\x0b\x32\x11.iguana.v1.Tensor\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.iguana.v1.Refusal\">\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12#\n\x07verdict\x18\x02 \x01(\x0b\x32\x12.iguana.v1.Verdict\">\n\nClassScore\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"P\n\x15StreamClassifyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x1a.iguana.v1.ClassifyRequest\"\x84\x01\n\x16StreamClassifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.iguana.v1.ClassifyResponseH\x00\x12%\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.iguana.v1.FailureH\x00\x42\x06\n\x04kind2\xb1\x01\n\x0f\x43lassifyService\x12\x43\n\x08\x43lassify\x12\x1a.iguana.v1.ClassifyRequest\x1a\x1b.iguana.v1.ClassifyResponse\x12Y\n\x0eStreamClassify\x12 .iguana.v1.StreamClassifyRequest\x1a!.iguana.v1.StreamClassifyResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'iguana.v1.classify_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFYREQUEST']._serialized_start=112
-  _globals['_CLASSIFYREQUEST']._serialized_end=254
-  _globals['_CLASSIFYRESPONSE']._serialized_start=256
-  _globals['_CLASSIFYRESPONSE']._serialized_end=365
-  _globals['_CLASSIFICATION']._serialized_start=367
-  _globals['_CLASSIFICATION']._serialized_end=454
-  _globals['_CLASSSCORE']._serialized_start=456
-  _globals['_CLASSSCORE']._serialized_end=518
-  _globals['_STREAMCLASSIFYREQUEST']._serialized_start=520
-  _globals['_STREAMCLASSIFYREQUEST']._serialized_end=600
-  _globals['_STREAMCLASSIFYRESPONSE']._serialized_start=603
-  _globals['_STREAMCLASSIFYRESPONSE']._serialized_end=735
-  _globals['_CLASSIFYSERVICE']._serialized_start=738
-  _globals['_CLASSIFYSERVICE']._serialized_end=915
+  _globals['_CLASSIFYREQUEST']._serialized_start=137
+  _globals['_CLASSIFYREQUEST']._serialized_end=312
+  _globals['_CLASSIFYRESPONSE']._serialized_start=314
+  _globals['_CLASSIFYRESPONSE']._serialized_end=423
+  _globals['_CLASSIFICATION']._serialized_start=425
+  _globals['_CLASSIFICATION']._serialized_end=549
+  _globals['_REFUSAL']._serialized_start=551
+  _globals['_REFUSAL']._serialized_end=613
+  _globals['_CLASSSCORE']._serialized_start=615
+  _globals['_CLASSSCORE']._serialized_end=677
+  _globals['_STREAMCLASSIFYREQUEST']._serialized_start=679
+  _globals['_STREAMCLASSIFYREQUEST']._serialized_end=759
+  _globals['_STREAMCLASSIFYRESPONSE']._serialized_start=762
+  _globals['_STREAMCLASSIFYRESPONSE']._serialized_end=894
+  _globals['_CLASSIFYSERVICE']._serialized_start=897
+  _globals['_CLASSIFYSERVICE']._serialized_end=1074
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from iguana.v1 import error_pb2 as _error_pb2
 from iguana.v1 import image_pb2 as _image_pb2
 from iguana.v1 import manifest_pb2 as _manifest_pb2
+from iguana.v1 import verdict_pb2 as _verdict_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,6 +33,7 @@ class ClassifyRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     DETERMINISM_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """model is a name from ModelService.ListModels, such as "efficientnet-lite0"."""
     top_k: _builtins.int
@@ -46,6 +48,12 @@ class ClassifyRequest(_message.Message):
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.Image]:
         """images are 1 to limits.max_images pictures."""
 
+    @_builtins.property
+    def guard(self) -> _verdict_pb2.Guard:
+        """guard puts detectors in front: a picture that they flag is refused, not classified.
+        Unset: none.
+        """
+
     def __init__(
         self,
         *,
@@ -54,10 +62,11 @@ class ClassifyRequest(_message.Message):
         top_k: _builtins.int = ...,
         logits: _builtins.bool = ...,
         determinism: _manifest_pb2.Determinism.ValueType = ...,
+        guard: _verdict_pb2.Guard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guard", b"guard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["determinism", b"determinism", "images", b"images", "logits", b"logits", "model", b"model", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["determinism", b"determinism", "guard", b"guard", "images", b"images", "logits", b"logits", "model", b"model", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,6 +110,7 @@ class Classification(_message.Message):
 
     TOP_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassScore]:
         """top are the likeliest classes, best first."""
@@ -109,19 +119,54 @@ class Classification(_message.Message):
     def logits(self) -> _image_pb2.Tensor:
         """logits are the raw outputs, float32 [classes], if they were asked for."""
 
+    @_builtins.property
+    def refusal(self) -> Global___Refusal:
+        """refusal is set where ClassifyRequest.guard flagged the picture; top and logits are
+        then empty.
+        """
+
     def __init__(
         self,
         *,
         top: _abc.Iterable[Global___ClassScore] | None = ...,
         logits: _image_pb2.Tensor | None = ...,
+        refusal: Global___Refusal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["logits", b"logits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["logits", b"logits", "refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logits", b"logits", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logits", b"logits", "refusal", b"refusal", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Classification: _TypeAlias = Classification  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """Refusal is why a picture was not classified."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """reason in words, with the scores of the detectors that flagged it."""
+    @_builtins.property
+    def verdict(self) -> _verdict_pb2.Verdict:
+        """verdict of the guard."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        verdict: _verdict_pb2.Verdict | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class ClassScore(_message.Message):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18iguana/v1/manifest.proto\x12\tiguana.v1\"\xe2\x01\n\x08Manifest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x02 \x01(\t\x12+\n\x0b\x64\x65terminism\x18\x03 \x01(\x0e\x32\x16.iguana.v1.Determinism\x12\x0e\n\x06\x62ucket\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x33\n\x08versions\x18\x06 \x03(\x0b\x32!.iguana.v1.Manifest.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*X\n\x0b\x44\x65terminism\x12\x1b\n\x17\x44\x45TERMINISM_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45TERMINISM_STRICT\x10\x01\x12\x14\n\x10\x44\x45TERMINISM_FAST\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18iguana/v1/manifest.proto\x12\tiguana.v1\"\xfe\x01\n\x08Manifest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x02 \x01(\t\x12+\n\x0b\x64\x65terminism\x18\x03 \x01(\x0e\x32\x16.iguana.v1.Determinism\x12\x0e\n\x06\x62ucket\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x33\n\x08versions\x18\x06 \x03(\x0b\x32!.iguana.v1.Manifest.VersionsEntry\x12\x1a\n\x12\x63\x61libration_sha256\x18\x07 \x01(\t\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*X\n\x0b\x44\x65terminism\x12\x1b\n\x17\x44\x45TERMINISM_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45TERMINISM_STRICT\x10\x01\x12\x14\n\x10\x44\x45TERMINISM_FAST\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MANIFEST_VERSIONSENTRY']._loaded_options = None
   _globals['_MANIFEST_VERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_DETERMINISM']._serialized_start=268
-  _globals['_DETERMINISM']._serialized_end=356
+  _globals['_DETERMINISM']._serialized_start=296
+  _globals['_DETERMINISM']._serialized_end=384
   _globals['_MANIFEST']._serialized_start=40
-  _globals['_MANIFEST']._serialized_end=266
-  _globals['_MANIFEST_VERSIONSENTRY']._serialized_start=219
-  _globals['_MANIFEST_VERSIONSENTRY']._serialized_end=266
+  _globals['_MANIFEST']._serialized_end=294
+  _globals['_MANIFEST_VERSIONSENTRY']._serialized_start=247
+  _globals['_MANIFEST_VERSIONSENTRY']._serialized_end=294
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,7 @@ class Manifest(_message.Message):
     BUCKET_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    CALIBRATION_SHA256_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """model is the model's name."""
     model_sha256: _builtins.str
@@ -97,6 +98,10 @@ class Manifest(_message.Message):
     """
     device: _builtins.str
     """device the model ran on, such as "cpu" or "cuda:0"."""
+    calibration_sha256: _builtins.str
+    """calibration_sha256 is the hex digest of the detectors' calibration; empty where none
+    had a say.
+    """
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """versions of iguana, torch and python."""
@@ -110,10 +115,11 @@ class Manifest(_message.Message):
         bucket: _builtins.int = ...,
         device: _builtins.str = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        calibration_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "determinism", b"determinism", "device", b"device", "model", b"model", "model_sha256", b"model_sha256", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "calibration_sha256", b"calibration_sha256", "determinism", b"determinism", "device", b"device", "model", b"model", "model_sha256", b"model_sha256", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15iguana/v1/model.proto\x12\tiguana.v1\"\x13\n\x11ListModelsRequest\"Y\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.iguana.v1.Model\x12!\n\x06limits\x18\x02 \x01(\x0b\x32\x11.iguana.v1.Limits\"\xc0\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1f\n\x05input\x18\x03 \x01(\x0b\x32\x10.iguana.v1.Input\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0e\n\x06\x62ucket\x18\t \x01(\r\x12\x11\n\tmax_batch\x18\n \x01(\r\"c\n\x05Input\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06resize\x18\x04 \x01(\r\x12\x0c\n\x04mean\x18\x05 \x03(\x02\x12\x0b\n\x03std\x18\x06 \x03(\x02\"\xcf\x02\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\r\x12\x10\n\x08max_side\x18\x03 \x01(\r\x12\x11\n\tmax_steps\x18\x04 \x01(\r\x12\x14\n\x0cmax_restarts\x18\x05 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\r\x12\x18\n\x10max_waiting_cost\x18\x07 \x01(\x04\x12\x18\n\x10max_stream_items\x18\x08 \x01(\r\x12\x12\n\nmax_pixels\x18\t \x01(\x04\x12\x17\n\x0fmax_reply_bytes\x18\n \x01(\x04\x12\x1a\n\x12\x64\x65\x66\x61ult_deadline_s\x18\x0b \x01(\x02\x12\x16\n\x0emax_deadline_s\x18\x0c \x01(\x02\x12\x18\n\x10max_image_memory\x18\r \x01(\x04\x12\x13\n\x0bmax_queries\x18\x0e \x01(\r\"\x14\n\x12ListAttacksRequest\"9\n\x13ListAttacksResponse\x12\"\n\x07\x61ttacks\x18\x01 \x03(\x0b\x32\x11.iguana.v1.Attack\"c\n\x06\x41ttack\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nparameters\x18\x03 \x03(\x0b\x32\x14.iguana.v1.Parameter\x12\x0c\n\x04loss\x18\x04 \x01(\t\"\x8d\x01\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\x15\n\rdefault_value\x18\x05 \x01(\x01\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x07 \x03(\t\x12\x0c\n\x04rule\x18\x08 \x01(\t2\xa7\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.iguana.v1.ListModelsRequest\x1a\x1d.iguana.v1.ListModelsResponse\x12L\n\x0bListAttacks\x12\x1d.iguana.v1.ListAttacksRequest\x1a\x1e.iguana.v1.ListAttacksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15iguana/v1/model.proto\x12\tiguana.v1\"\x13\n\x11ListModelsRequest\"Y\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.iguana.v1.Model\x12!\n\x06limits\x18\x02 \x01(\x0b\x32\x11.iguana.v1.Limits\"\x95\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1f\n\x05input\x18\x03 \x01(\x0b\x32\x10.iguana.v1.Input\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0f\n\x07licence\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0e\n\x06\x62ucket\x18\t \x01(\r\x12\x11\n\tmax_batch\x18\n \x01(\r\x12&\n\tdetectors\x18\x0b \x03(\x0b\x32\x13.iguana.v1.Detector\x12+\n\x0b\x63\x61libration\x18\x0c \x01(\x0b\x32\x16.iguana.v1.Calibration\"O\n\x08\x44\x65tector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x02\x12\r\n\x05looks\x18\x04 \x01(\r\"_\n\x0b\x43\x61libration\x12\x10\n\x08pictures\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\x12\x0c\n\x04rate\x18\x03 \x01(\x01\x12\x12\n\nleast_rate\x18\x04 \x01(\x01\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"c\n\x05Input\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06resize\x18\x04 \x01(\r\x12\x0c\n\x04mean\x18\x05 \x03(\x02\x12\x0b\n\x03std\x18\x06 \x03(\x02\"\xcf\x02\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x02 \x01(\r\x12\x10\n\x08max_side\x18\x03 \x01(\r\x12\x11\n\tmax_steps\x18\x04 \x01(\r\x12\x14\n\x0cmax_restarts\x18\x05 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x06 \x01(\r\x12\x18\n\x10max_waiting_cost\x18\x07 \x01(\x04\x12\x18\n\x10max_stream_items\x18\x08 \x01(\r\x12\x12\n\nmax_pixels\x18\t \x01(\x04\x12\x17\n\x0fmax_reply_bytes\x18\n \x01(\x04\x12\x1a\n\x12\x64\x65\x66\x61ult_deadline_s\x18\x0b \x01(\x02\x12\x16\n\x0emax_deadline_s\x18\x0c \x01(\x02\x12\x18\n\x10max_image_memory\x18\r \x01(\x04\x12\x13\n\x0bmax_queries\x18\x0e \x01(\r\"\x14\n\x12ListAttacksRequest\"9\n\x13ListAttacksResponse\x12\"\n\x07\x61ttacks\x18\x01 \x03(\x0b\x32\x11.iguana.v1.Attack\"c\n\x06\x41ttack\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nparameters\x18\x03 \x03(\x0b\x32\x14.iguana.v1.Parameter\x12\x0c\n\x04loss\x18\x04 \x01(\t\"\x8d\x01\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\x15\n\rdefault_value\x18\x05 \x01(\x01\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0f\n\x07\x63hoices\x18\x07 \x03(\t\x12\x0c\n\x04rule\x18\x08 \x01(\t2\xa7\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.iguana.v1.ListModelsRequest\x1a\x1d.iguana.v1.ListModelsResponse\x12L\n\x0bListAttacks\x12\x1d.iguana.v1.ListAttacksRequest\x1a\x1e.iguana.v1.ListAttacksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSRESPONSE']._serialized_start=57
   _globals['_LISTMODELSRESPONSE']._serialized_end=146
   _globals['_MODEL']._serialized_start=149
-  _globals['_MODEL']._serialized_end=341
-  _globals['_INPUT']._serialized_start=343
-  _globals['_INPUT']._serialized_end=442
-  _globals['_LIMITS']._serialized_start=445
-  _globals['_LIMITS']._serialized_end=780
-  _globals['_LISTATTACKSREQUEST']._serialized_start=782
-  _globals['_LISTATTACKSREQUEST']._serialized_end=802
-  _globals['_LISTATTACKSRESPONSE']._serialized_start=804
-  _globals['_LISTATTACKSRESPONSE']._serialized_end=861
-  _globals['_ATTACK']._serialized_start=863
-  _globals['_ATTACK']._serialized_end=962
-  _globals['_PARAMETER']._serialized_start=965
-  _globals['_PARAMETER']._serialized_end=1106
-  _globals['_MODELSERVICE']._serialized_start=1109
-  _globals['_MODELSERVICE']._serialized_end=1276
+  _globals['_MODEL']._serialized_end=426
+  _globals['_DETECTOR']._serialized_start=428
+  _globals['_DETECTOR']._serialized_end=507
+  _globals['_CALIBRATION']._serialized_start=509
+  _globals['_CALIBRATION']._serialized_end=604
+  _globals['_INPUT']._serialized_start=606
+  _globals['_INPUT']._serialized_end=705
+  _globals['_LIMITS']._serialized_start=708
+  _globals['_LIMITS']._serialized_end=1043
+  _globals['_LISTATTACKSREQUEST']._serialized_start=1045
+  _globals['_LISTATTACKSREQUEST']._serialized_end=1065
+  _globals['_LISTATTACKSRESPONSE']._serialized_start=1067
+  _globals['_LISTATTACKSRESPONSE']._serialized_end=1124
+  _globals['_ATTACK']._serialized_start=1126
+  _globals['_ATTACK']._serialized_end=1225
+  _globals['_PARAMETER']._serialized_start=1228
+  _globals['_PARAMETER']._serialized_end=1369
+  _globals['_MODELSERVICE']._serialized_start=1372
+  _globals['_MODELSERVICE']._serialized_end=1539
 # @@protoc_insertion_point(module_scope)

@@ -81,6 +81,8 @@ class Model(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     BUCKET_FIELD_NUMBER: _builtins.int
     MAX_BATCH_FIELD_NUMBER: _builtins.int
+    DETECTORS_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name is what requests call it."""
     description: _builtins.str
@@ -105,6 +107,14 @@ class Model(_message.Message):
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """classes are the names of its outputs, in order."""
 
+    @_builtins.property
+    def detectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Detector]:
+        """detectors that are calibrated for it, by name."""
+
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """calibration of the detectors; unset where there are none."""
+
     def __init__(
         self,
         *,
@@ -118,14 +128,88 @@ class Model(_message.Message):
         device: _builtins.str = ...,
         bucket: _builtins.int = ...,
         max_batch: _builtins.int = ...,
+        detectors: _abc.Iterable[Global___Detector] | None = ...,
+        calibration: Global___Calibration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "classes", b"classes", "description", b"description", "device", b"device", "input", b"input", "licence", b"licence", "max_batch", b"max_batch", "name", b"name", "sha256", b"sha256", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "calibration", b"calibration", "classes", b"classes", "description", b"description", "detectors", b"detectors", "device", b"device", "input", b"input", "licence", b"licence", "max_batch", b"max_batch", "name", b"name", "sha256", b"sha256", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Detector(_message.Message):
+    """Detector is one way to tell forged pictures from clean ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    LOOKS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """name is what requests call it."""
+    description: _builtins.str
+    """description is one line, with the paper."""
+    threshold: _builtins.float
+    """threshold of its score at Calibration.rate."""
+    looks: _builtins.int
+    """looks at the model that it takes beside the picture's own."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        threshold: _builtins.float = ...,
+        looks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "looks", b"looks", "name", b"name", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Detector: _TypeAlias = Detector  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """Calibration says what clean pictures a model's detectors are held to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PICTURES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    LEAST_RATE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    pictures: _builtins.int
+    """pictures is how many."""
+    data: _builtins.str
+    """data is what they are."""
+    rate: _builtins.float
+    """rate is the false-positive rate where a request names none."""
+    least_rate: _builtins.float
+    """least_rate is the least that so many pictures can vouch for: 1 / (pictures + 1)."""
+    sha256: _builtins.str
+    """sha256 is the hex digest of the file."""
+    def __init__(
+        self,
+        *,
+        pictures: _builtins.int = ...,
+        data: _builtins.str = ...,
+        rate: _builtins.float = ...,
+        least_rate: _builtins.float = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "least_rate", b"least_rate", "pictures", b"pictures", "rate", b"rate", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
 class Input(_message.Message):
