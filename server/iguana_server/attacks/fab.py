@@ -8,7 +8,7 @@ from torch import Tensor
 
 from iguana_server import ops
 from iguana_server.attacks.base import param, state
-from iguana_server.attacks.minimumnorm import LINF, MinimumNorm, dot, length, spread, total
+from iguana_server.attacks.minimumnorm import LINF, MinimumNorm, dot, length, spread
 
 _SLACK = 1e-6  # of a distance in float32
 _NEWTON = 8  # steps of the projection: nine tenths of the way to the box's corner take 6
@@ -96,17 +96,19 @@ def project(p: Tensor, w: Tensor, missing: Tensor, linf: Tensor) -> Tensor:
     """Return the smallest change d with <w, d> = missing and p + d in [0, 1], or the most that the box allows.
 
     p, w: [n, C, H, W], p in the box; missing: [n]; linf: [n] bool, smallest in Linf, else in L2. The change is
-    clip(p + s u) - p with u = sign(w) or w: <w, d> is concave in s >= 0 and of pieces of lines, so that Newton's
-    method from 0 never passes the solution, and arrives after as many steps as there are pieces on its way.
+    clip(p + s u) - p with u = sign(w) or w. <w, d> = sum_i w_i u_i min(s, cap_i) is concave in s >= 0 and of
+    pieces of lines, so that Newton's method from 0 never passes the solution.
     """
     w = torch.where((missing < 0).view(-1, 1, 1, 1), -w, w)
     u = torch.where(linf.view(-1, 1, 1, 1), w.sign(), w)
-    pull, s, d = w * u, torch.zeros_like(missing), torch.zeros_like(p)
+    room = torch.where(u > 0, 1 - p, p)
+    cap = room / u.abs()  # what a pixel can move, in units of s
+    # Sums of what is not negative, by native norms: roots are taken once.
+    pull, wall = ((w * v).abs().double().sqrt().float() for v in (u, room))
+    s = torch.zeros_like(missing)
     for _ in range(_NEWTON):
-        z = p + d
-        free = torch.where(u > 0, z < 1, z > 0)
-        slope = total(pull * free)
-        rest = (missing.abs() - total(w * d)).clamp_min(0)
-        s = s + torch.where(slope > 0, rest / slope, 0.0)
-        d = (p + spread(s) * u).clamp_(0, 1) - p
-    return d
+        free = cap > spread(s)
+        slope = length(pull * free).square()
+        held = length(wall * ~free).square()
+        s = torch.where(slope > 0, torch.maximum(s, (missing.abs() - held) / slope), s)
+    return (p + spread(s) * u).clamp_(0, 1) - p
