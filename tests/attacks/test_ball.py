@@ -95,7 +95,7 @@ def test_attack_stays_in_ball_and_box_and_on_the_grid(
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.norm != "none"])
 def test_epsilon_0_returns_the_image_bit_for_bit(name: str, on_grid: bool) -> None:
     x0 = pictures(ROWS)
-    options: dict[str, Any] = _short(name) | ({"alpha": 0.0} if name == "rfgsm" else {})
+    options: dict[str, Any] = _short(ATTACKS[name]) | ({"alpha": 0.0} if name == "rfgsm" else {})
     table = ATTACKS[name].new(
         x0, classes=CLASSES, on_grid=on_grid, keep_last=True, epsilon=0.0, stop=NEVER, **options
     )
