@@ -42,6 +42,7 @@ from iguana.result import (
     Progress,
     Refusal,
     Summary,
+    Transfer,
     Verdict,
 )
 from iguana.watch import AsyncWatch, Watch
@@ -89,6 +90,7 @@ __all__ = [
     "Progress",
     "Refusal",
     "Summary",
+    "Transfer",
     "Unavailable",
     "UnknownParameter",
     "Verdict",

@@ -56,6 +56,7 @@ class AttackOptions(TypedDict, total=False):
     | strict       | True                 | the same bytes in any company                                    |
     | time_limit_s | 0.0                  | deliver the best so far after so many seconds; 0 is no limit     |
     | diagnose     | False                | let noise and queries try what holds: are gradients masked?      |
+    | victim       | None                 | another model that looks at what was made: does it transfer?     |
     | return_clean | False                | deliver the clean picture as the model saw it, too               |
     | top_k        | 5                    | how many classes to list before and after                        |
     | the rest     | None                 | the method's; None is the server's default                       |
@@ -76,6 +77,7 @@ class AttackOptions(TypedDict, total=False):
     time_limit_s: float
     return_clean: bool
     diagnose: bool
+    victim: str | None
     top_k: int
 
     epsilon: float | Sequence[float] | None
@@ -216,6 +218,7 @@ def _attack_request(
     time_limit_s: float = 0.0,
     return_clean: bool = False,
     diagnose: bool = False,
+    victim: str | None = None,
     top_k: int = 5,
     **parameters: Any,
 ) -> attack_pb2.AttackRequest:
@@ -240,6 +243,7 @@ def _attack_request(
         ),
         return_clean=return_clean,
         diagnose=diagnose,
+        victim=victim or "",
         top_k=parameter.uint("top_k", top_k),
     )
     if loss is not None:

@@ -26,6 +26,7 @@ from iguana.result import (
     Progress,
     Refusal,
     Summary,
+    Transfer,
     Verdict,
 )
 from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, manifest_pb2, model_pb2, verdict_pb2
@@ -153,6 +154,10 @@ def _attack_manifest(message: attack_pb2.AttackManifest) -> AttackManifest:
     )
 
 
+def _transfer(message: attack_pb2.Transfer) -> Transfer:
+    return Transfer(_classification(message.before), _classification(message.after), message.fooled)
+
+
 def _attack_result(message: attack_pb2.AttackResult) -> AttackResult:
     return AttackResult(
         sample=message.sample,
@@ -179,6 +184,7 @@ def _attack_result(message: attack_pb2.AttackResult) -> AttackResult:
                 choice.word_of(one, attack_pb2.Suspicion.DESCRIPTOR) for one in message.diagnosis.suspicions
             ),
         ),
+        transfer=_transfer(message.transfer) if message.HasField("transfer") else None,
         reason=message.reason,
     )
 

@@ -173,6 +173,16 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """What a victim sees in a picture that was made to fool another model."""
+
+    before: Classification
+    after: Classification
+    fooled: bool
+    """Whether the goal is reached with the victim."""
+
+
+@dataclass(frozen=True)
 class AttackResult:
     """What became of one sample."""
 
@@ -206,6 +216,8 @@ class AttackResult:
     attack: str
     """What made the delivered picture: the method, or one of those that it runs."""
     diagnosis: Diagnosis
+    transfer: Transfer | None = None
+    """What the victim sees, if one was named."""
     reason: str = ""
     """Why it failed, if `outcome` is FAILED."""
 

@@ -15,6 +15,7 @@ from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.context import Context
 from iguana_server.rpc.origin import Origin
 from iguana_server.rpc.pipeline import pipeline
+from iguana_server.rpc.transfer import Transfer
 
 
 class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
@@ -22,7 +23,7 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
 
     def __init__(self, engine: Engine, codec: Codec) -> None:
         """Forge with this engine's models."""
-        self._engine, self._codec = engine, codec
+        self._engine, self._codec, self._transfer = engine, codec, Transfer(engine, codec)
 
     async def Attack(  # noqa: N802 - the contract's name, as below
         self, request: pb.AttackRequest, context: Context
@@ -34,7 +35,8 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
         self, request: pb.WatchAttackRequest, context: Context
     ) -> AsyncIterator[pb.WatchAttackResponse]:
         """Forge a batch, and tell how it goes."""
-        order = await self._codec.to_watched(request, Origin.of(context))
+        origin = Origin.of(context)
+        order = await self._codec.to_watched(request, origin)
         outcomes: Counter[str] = Counter()
         async with aclosing(in_turn(self._engine, len(order.images), order.acts)) as events:
             async for event in events:
@@ -42,7 +44,9 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
                     yield pb.WatchAttackResponse(progress=_progress(event))
                 else:
                     outcomes[event.outcome] += 1
-                    yield pb.WatchAttackResponse(result=await self._codec.from_forged(order, event))
+                    result = await self._codec.from_forged(order, event)
+                    await self._transfer.note(request.request, order, [result], origin)
+                    yield pb.WatchAttackResponse(result=result)
         yield pb.WatchAttackResponse(summary=pb.AttackSummary(manifest=order.manifest, **outcomes))
 
     async def StreamAttack(  # noqa: N802
@@ -70,7 +74,9 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
             async for event in events:
                 if isinstance(event, Forged):
                     forged.append(event)
-        return await self._codec.from_attack(order, sorted(forged, key=lambda one: one.sample))
+        response = await self._codec.from_attack(order, sorted(forged, key=lambda one: one.sample))
+        await self._transfer.note(request, order, response.results, origin)
+        return response
 
 
 def _progress(event: Progress) -> pb.AttackProgress:

@@ -212,8 +212,9 @@ class Codec:
             looks = draft.method.looks(len(request.images))
             looks += request.diagnose * (DRAWS + QUERIES) * len(request.images)
             self._check_cost(looks, model, faults)
+        victim = self._victim(request.victim, model, faults)
         if whole and draft is not None:
-            self._check_reply(len(request.images), _largest(draft, model), faults)
+            self._check_reply(len(request.images), _largest(draft, model, victim), faults)
         clean = await self._pixels(request.images, "images", model, faults)
         if draft is not None and draft.delivery.on_grid and not faults:
             await self._apart(partial(_check_grid, request.images, clean, faults))
@@ -284,6 +285,17 @@ class Codec:
         if name not in self.models:
             raise NotFound("model", name, difflib.get_close_matches(name, self.models))
         return self.models[name]
+
+    def _victim(self, name: str, model: Model, faults: Faults) -> Model | None:
+        """Return the model that is only shown what was made for another, if one is named."""
+        if not name:
+            return None
+        if name not in self.models:
+            raise NotFound("victim", name, difflib.get_close_matches(name, self.models))
+        victim = self.models[name]
+        if victim.spec.classes != model.spec.classes:
+            faults.add("victim", f"a model with the classes of {model.spec.name}", name)
+        return victim
 
     def _check_count(self, images: Sequence[image_pb2.Image], faults: Faults) -> None:
         """Refuse too many images before any of them is looked at."""
@@ -414,9 +426,11 @@ def _check_grid(images: Sequence[image_pb2.Image], clean: torch.Tensor, faults: 
             return
 
 
-def _largest(draft: Draft, model: Model) -> int:
+def _largest(draft: Draft, model: Model, victim: Model | None) -> int:
     """The most bytes that one sample adds to the answer."""
-    return draft.delivery.largest(model.spec) + _COLUMN_BYTES * len(draft.manifest.parameters)
+    top = draft.delivery.top_k
+    seen = 0 if victim is None else 2 * classification.largest(victim.spec.classes, top)
+    return draft.delivery.largest(model.spec) + _COLUMN_BYTES * len(draft.manifest.parameters) + seen
 
 
 def _left(limit_s: float, arrived: float) -> float | None:

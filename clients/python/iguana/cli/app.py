@@ -142,6 +142,9 @@ def attack(
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="Let noise and queries try what holds: are gradients masked?")
     ] = False,
+    victim: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another model that looks at what was made.")
+    ] = None,
     keep: Annotated[str, typer.Option(metavar="WHICH", help="Iterate to deliver: best or last.")] = "best",
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", help="Deliver the best so far after so long; 0: no limit.")
@@ -180,6 +183,7 @@ def attack(
             "stop": _stop(stop),
             "keep": keep,
             "diagnose": diagnose,
+            "victim": victim,
             "time_limit_s": time_limit,
             "return_clean": sheet is not None,
         }

@@ -446,6 +446,7 @@ class AttackRequest(_message.Message):
     RETURN_CLEAN_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     DIAGNOSE_FIELD_NUMBER: _builtins.int
+    VICTIM_FIELD_NUMBER: _builtins.int
     FGSM_FIELD_NUMBER: _builtins.int
     RFGSM_FIELD_NUMBER: _builtins.int
     PGD_FIELD_NUMBER: _builtins.int
@@ -512,6 +513,11 @@ class AttackRequest(_message.Message):
     """diagnose lets two attacks without gradients try the samples that hold: 20 draws of
     noise and 300 queries of square. Where one of them fools the model, its gradients are
     masked, and the result says so (Diagnosis). For attacks by gradients in an Linf ball.
+    """
+    victim: _builtins.str
+    """victim is another model, of the same classes, that looks once at each delivered picture
+    and once at each clean one, as at any file: does the attack transfer? Its gradients
+    are never asked for. Empty: none.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.Image]:
@@ -669,6 +675,7 @@ class AttackRequest(_message.Message):
         return_clean: _builtins.bool = ...,
         top_k: _builtins.int = ...,
         diagnose: _builtins.bool = ...,
+        victim: _builtins.str = ...,
         fgsm: Global___Fgsm | None = ...,
         rfgsm: Global___Rfgsm | None = ...,
         pgd: Global___Pgd | None = ...,
@@ -704,7 +711,7 @@ class AttackRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "differences", b"differences", "difgsm", b"difgsm", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "hopskipjump", b"hopskipjump", "method", b"method", "mifgsm", b"mifgsm", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "rfgsm", b"rfgsm", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "determinism", b"determinism", "diagnose", b"diagnose", "differences", b"differences", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "goals", b"goals", "hopskipjump", b"hopskipjump", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "determinism", b"determinism", "diagnose", b"diagnose", "differences", b"differences", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "goals", b"goals", "hopskipjump", b"hopskipjump", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "victim", b"victim", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise", "difgsm", "tifgsm", "sinifgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch", "autoattack", "ddn", "cw", "fmn", "deepfool", "fab", "square", "squarel2", "nes", "spsa", "differences", "simba", "rays", "hopskipjump", "boundary"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
@@ -2751,6 +2758,7 @@ class AttackResult(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ATTACK_FIELD_NUMBER: _builtins.int
     DIAGNOSIS_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
     sample: _builtins.int
     """sample is the image's place in the request, from 0."""
     outcome: Global___Outcome.ValueType
@@ -2803,6 +2811,10 @@ class AttackResult(_message.Message):
     def diagnosis(self) -> Global___Diagnosis:
         """diagnosis tells whether a model that held is robust or hides its gradients."""
 
+    @_builtins.property
+    def transfer(self) -> Global___Transfer:
+        """transfer is what the victim sees, if one was named. Not set with OUTCOME_FAILED."""
+
     def __init__(
         self,
         *,
@@ -2824,14 +2836,51 @@ class AttackResult(_message.Message):
         reason: _builtins.str = ...,
         attack: _builtins.str = ...,
         diagnosis: Global___Diagnosis | None = ...,
+        transfer: Global___Transfer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "image", b"image", "norms", b"norms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "image", b"image", "norms", b"norms", "transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attack", b"attack", "backward", b"backward", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "ended", b"ended", "forward", b"forward", "image", b"image", "loss", b"loss", "margin", b"margin", "norms", b"norms", "outcome", b"outcome", "reason", b"reason", "restart", b"restart", "sample", b"sample", "step", b"step", "zero_gradients", b"zero_gradients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attack", b"attack", "backward", b"backward", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "ended", b"ended", "forward", b"forward", "image", b"image", "loss", b"loss", "margin", b"margin", "norms", b"norms", "outcome", b"outcome", "reason", b"reason", "restart", b"restart", "sample", b"sample", "step", b"step", "transfer", b"transfer", "zero_gradients", b"zero_gradients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttackResult: _TypeAlias = AttackResult  # noqa: Y015
+
+@_typing.final
+class Transfer(_message.Message):
+    """Transfer is what a model sees in a picture that was made to fool another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    FOOLED_FIELD_NUMBER: _builtins.int
+    fooled: _builtins.bool
+    """fooled says whether the goal is reached with the victim; a goal without a label means
+    that it leaves its own answer for the clean picture.
+    """
+    @_builtins.property
+    def before(self) -> _classify_pb2.Classification:
+        """before is what the victim sees in the clean picture."""
+
+    @_builtins.property
+    def after(self) -> _classify_pb2.Classification:
+        """after is what it sees in the delivered one."""
+
+    def __init__(
+        self,
+        *,
+        before: _classify_pb2.Classification | None = ...,
+        after: _classify_pb2.Classification | None = ...,
+        fooled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "fooled", b"fooled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
 
 @_typing.final
 class Diagnosis(_message.Message):
