@@ -141,8 +141,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Calibrate a model's detectors on clean pictures; serve them by models.detectors."""
-    process.prepare()
-    from iguana_server.calibrate import calibrate, find_model  # noqa: PLC0415 (as above)
+    from iguana_server.calibrate import calibrate, find_model  # noqa: PLC0415 (torch: not for every command)
 
     try:
         network = find_model(model, manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ import pytest_asyncio
 import torch
 
 from iguana.v1 import classify_pb2, detect_pb2, manifest_pb2, model_pb2, verdict_pb2
+from iguana_server.detectors.base import Evidence
 from iguana_server.detectors.net import SafetyNet
 from iguana_server.training.detector import calibrate
 from tests.rpc.service import LIMITS, Service, file, pixels, serving, small_model, tensor, tensors
@@ -94,14 +94,16 @@ async def test_detection_does_not_depend_on_the_company(guarded: Service) -> Non
         await guarded.detect.Detect(detect_pb2.DetectRequest(model="small", images=[image]))
         for image in tensors(N)
     ]
-    together, *_ = await asyncio.gather(
-        guarded.detect.Detect(request()),
+    others: list[Any] = [
         *(guarded.detect.Detect(request(3, guard=verdict_pb2.Guard(detectors=["lid"]))) for _ in range(3)),
         *(
             guarded.classify.Classify(classify_pb2.ClassifyRequest(model="small", images=tensors(4)))
             for _ in range(3)
         ),
-    )
+    ]
+    together = await guarded.detect.Detect(request())
+    for other in others:
+        await other
     assert list(together.detections) == [one.detections[0] for one in alone]
 
 
@@ -156,7 +158,7 @@ async def test_stream_answers_each_item_and_refuses_the_bad(guarded: Service) ->
 @pytest.mark.parametrize(
     ("fields", "want"),
     [
-        ({"guard": verdict_pb2.Guard(detectors=["sqeeze"])}, r"guard.detectors\[0\]: want one of lid, .*\(close: squeeze\)"),
+        ({"guard": verdict_pb2.Guard(detectors=["sqeeze"])}, r"guard.detectors\[0\]: want one of .*lid, .*\(close: squeeze\)"),
         ({"guard": verdict_pb2.Guard(detectors=["lid", "lid"])}, r"guard.detectors\[1\]: want each detector once, got lid"),
         ({"guard": verdict_pb2.Guard(false_positive_rate=0.001)}, r"guard.false_positive_rate: want 0.01 .* to 0.5, got 0.001"),
         ({"guard": verdict_pb2.Guard(false_positive_rate=-1)}, r"guard.false_positive_rate: want"),
@@ -165,10 +167,11 @@ async def test_stream_answers_each_item_and_refuses_the_bad(guarded: Service) ->
     ],
 )  # fmt: skip
 async def test_faults_are_refused_by_name(guarded: Service, fields: dict[str, Any], want: str) -> None:
-    for call, made in (
+    calls: tuple[tuple[Any, Any], ...] = (
         (guarded.detect.Detect, detect_pb2.DetectRequest),
         (guarded.classify.Classify, classify_pb2.ClassifyRequest),
-    ):
+    )
+    for call, made in calls:
         with pytest.raises(grpc.aio.AioRpcError, match=want) as refused:
             await call(made(model="small", images=tensors(1), **fields))
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -232,3 +235,15 @@ async def test_fast_is_near_strict(guarded: Service) -> None:
     for a, b in zip(strict.detections, fast.detections, strict=True):
         for one, other in zip(a.verdict.marks, b.verdict.marks, strict=True):
             assert one.score == pytest.approx(other.score, rel=1e-3, abs=1e-5)
+
+
+async def test_what_cannot_be_judged_does_not_pass(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Evidence) -> torch.Tensor:
+        return torch.full((1,), torch.nan)
+
+    monkeypatch.setattr(NET.detectors["lid"], "score", broken)
+    for call, made in ((guarded.detect.Detect, detect_pb2.DetectRequest), (guarded.classify.Classify, classify_pb2.ClassifyRequest)):  # fmt: skip
+        ask: Any = call
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await ask(made(model="small", images=tensors(1), guard=verdict_pb2.Guard()))
+        assert failed.value.code() == grpc.StatusCode.INTERNAL

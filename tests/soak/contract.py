@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image
 
-from iguana.v1 import attack_pb2, classify_pb2, image_pb2, model_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, model_pb2, verdict_pb2
 from iguana_server.attacks.catalog import ATTACKS
 
 MODEL = "fashion-mnist-cnn"
@@ -109,8 +109,16 @@ def _classifications() -> list[classify_pb2.ClassifyRequest]:
     ]
 
 
-_CLASSIFY, _ATTACK, _MODEL = (
-    f"/iguana.v1.{name}/" for name in ("ClassifyService", "AttackService", "ModelService")
+def _detections() -> list[detect_pb2.DetectRequest]:
+    guard = verdict_pb2.Guard(detectors=["squeeze", "lid"], false_positive_rate=0.1)
+    return [
+        detect_pb2.DetectRequest(model=MODEL, images=map(tensor, pixels(2)), top_k=2),
+        detect_pb2.DetectRequest(model=MODEL, images=map(tensor, pixels(1)), guard=guard),
+    ]
+
+
+_CLASSIFY, _ATTACK, _DETECT, _MODEL = (
+    f"/iguana.v1.{name}Service/" for name in ("Classify", "Attack", "Detect", "Model")
 )
 _HEALTH = "/grpc.health.v1.Health/"
 _probes = [health_pb2.HealthCheckRequest(service=name) for name in ("", "iguana.v1.AttackService")]
@@ -143,6 +151,15 @@ RPCS = (
         attack_pb2.StreamAttackRequest,
         attack_pb2.StreamAttackResponse,
         [attack_pb2.StreamAttackRequest(id="a", request=request) for request in _attacks()],
+        client_streams=True,
+        server_streams=True,
+    ),
+    Rpc(_DETECT + "Detect", detect_pb2.DetectRequest, detect_pb2.DetectResponse, _detections()),
+    Rpc(
+        _DETECT + "StreamDetect",
+        detect_pb2.StreamDetectRequest,
+        detect_pb2.StreamDetectResponse,
+        [detect_pb2.StreamDetectRequest(id="a", request=request) for request in _detections()],
         client_streams=True,
         server_streams=True,
     ),

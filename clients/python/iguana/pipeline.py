@@ -22,10 +22,14 @@ import grpc
 from iguana import retry
 from iguana.channel import check_size
 from iguana.errors import IguanaError, Unavailable, from_failure, from_rpc_error, invalid
-from iguana.v1 import attack_pb2, classify_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2
 
-Request: TypeAlias = attack_pb2.StreamAttackRequest | classify_pb2.StreamClassifyRequest
-Response: TypeAlias = attack_pb2.StreamAttackResponse | classify_pb2.StreamClassifyResponse
+Request: TypeAlias = (
+    attack_pb2.StreamAttackRequest | classify_pb2.StreamClassifyRequest | detect_pb2.StreamDetectRequest
+)
+Response: TypeAlias = (
+    attack_pb2.StreamAttackResponse | classify_pb2.StreamClassifyResponse | detect_pb2.StreamDetectResponse
+)
 STREAM_S = 3600.0
 """The time-out of a stream: the longest that a server lets a call last, unless it is told otherwise."""
 STREAM_BREAKS = (*retry.RETRYABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

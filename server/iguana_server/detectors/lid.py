@@ -14,6 +14,7 @@ from iguana_server.models.base import Spec
 NEIGHBOURS = 20
 REFERENCES = 1000  # clean pictures that are kept
 _SEED = 0
+_MOST = 1e6  # dimensions: neighbours that are all equally far
 
 
 class Lid(Detector):
@@ -56,4 +57,4 @@ def dimension(distances: Tensor, k: int) -> Tensor:
     """
     others = distances.masked_fill(distances == 0, torch.inf)
     nearest = others.topk(k, 1, largest=False, sorted=True).values
-    return -1 / (nearest / nearest[:, -1:]).log().mean(1)
+    return 1 / (nearest[:, -1:] / nearest).log().mean(1).clamp_min(1 / _MOST)

@@ -152,10 +152,7 @@ class Codec:
         """Write the answer of a batch; what its guard flags is refused."""
         if order.screen is not None:
             judged = await self._judged(order, looked)
-            return classify_pb2.ClassifyResponse(
-                classifications=(_guarded(order, one, verdict) for one, verdict in judged),
-                manifest=self._manifest(order),
-            )
+            return await self._apart(partial(_from_guarded, order, judged, self._manifest(order)))
         write = partial(_from_looked, order, _looks(looked), self._manifest(order))
         return write() if len(looked) == 1 else await self._apart(write)
 
@@ -163,15 +160,8 @@ class Codec:
         self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
     ) -> detect_pb2.DetectResponse:
         """Write the answer of a batch that was judged."""
-        return detect_pb2.DetectResponse(
-            detections=(
-                detect_pb2.Detection(
-                    verdict=guard.from_verdict(verdict), classification=_classified(order, one)
-                )
-                for one, verdict in await self._judged(order, looked)
-            ),
-            manifest=self._manifest(order),
-        )
+        judged = await self._judged(order, looked)
+        return await self._apart(partial(_from_detected, order, judged, self._manifest(order)))
 
     async def _judged(
         self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
@@ -407,6 +397,26 @@ def _from_looked(
 def _classified(order: ClassifyOrder, answer: Looked) -> classify_pb2.Classification:
     classes = order.model.spec.classes
     return classification.from_logits(answer.logits, classes, order.top_k, with_logits=order.logits)
+
+
+def _from_detected(
+    order: ClassifyOrder, judged: Sequence[tuple[Looked, Verdict]], said: manifest_pb2.Manifest
+) -> detect_pb2.DetectResponse:
+    return detect_pb2.DetectResponse(
+        detections=(
+            detect_pb2.Detection(verdict=guard.from_verdict(verdict), classification=_classified(order, one))
+            for one, verdict in judged
+        ),
+        manifest=said,
+    )
+
+
+def _from_guarded(
+    order: ClassifyOrder, judged: Sequence[tuple[Looked, Verdict]], said: manifest_pb2.Manifest
+) -> classify_pb2.ClassifyResponse:
+    return classify_pb2.ClassifyResponse(
+        classifications=(_guarded(order, one, verdict) for one, verdict in judged), manifest=said
+    )
 
 
 def _guarded(order: ClassifyOrder, answer: Looked, verdict: Verdict) -> classify_pb2.Classification:

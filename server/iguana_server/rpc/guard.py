@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from iguana.v1 import verdict_pb2
 from iguana_server.detectors.net import SafetyNet, Screen, Verdict
 from iguana_server.engine.answer import Looked
-from iguana_server.errors import InvalidArgument
+from iguana_server.errors import InternalError, InvalidArgument
 from iguana_server.rpc.faults import Faults, number
 
 _VERDICT_BYTES, _MARK_BYTES = 48, 64  # at most, without names
@@ -30,10 +31,16 @@ def to_screen(guard: verdict_pb2.Guard, net: SafetyNet | None, model: str, fault
 
 
 def judge(screen: Screen, image: torch.Tensor, looked: Sequence[Looked]) -> Verdict:
-    """Judge an image [C, H, W] by what the model said of it and of its views, in the order of the screen."""
+    """Judge an image [C, H, W] by what the model said of it and of its views, in the order of the screen.
+
+    Raises InternalError where a score is no number: what cannot be judged does not pass.
+    """
     logits = torch.stack([one.logits for one in looked]).unsqueeze(0)
     scores = screen.panel.scores(image.unsqueeze(0), logits, looked[0].features.unsqueeze(0))
-    return screen.judge({name: float(score) for name, score in scores.items()})
+    found = {name: float(score) for name, score in scores.items()}
+    if odd := [name for name, score in found.items() if not math.isfinite(score)]:
+        raise InternalError(f"detectors: want finite scores, got NaN or infinity of {', '.join(odd)}")
+    return screen.judge(found)
 
 
 def from_verdict(verdict: Verdict) -> verdict_pb2.Verdict:
