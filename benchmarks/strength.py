@@ -336,10 +336,9 @@ def run(model: str, words: Sequence[str], out: Path, *, quick: bool) -> list[dic
     victim = first(
         photographs(victim) if model.startswith("efficientnet") else victim, QUICK if quick else PICTURES
     )
+    every = cases(BUDGETS[model], victim.images.shape[1], victim.classes)
     chosen = [
-        case
-        for case in cases(BUDGETS[model], victim.images.shape[1], victim.classes)
-        if any(f"{model}/{case.attack}".startswith(word) for word in words or [""])
+        case for case in every if any(f"{model}/{case.attack}".startswith(word) for word in words or [""])
     ]
     record = Record(f"strength-{model}")
     with serving(model, "cpu") as address, Client(address) as client:
@@ -354,7 +353,7 @@ def run(model: str, words: Sequence[str], out: Path, *, quick: bool) -> list[dic
                 "pictures": len(victim.images),
             }
             record.add(names, duel(client, victim, case))
-    if not quick and not words:
+    if len(chosen) == len(every) and not quick:
         record.write(out)
     return record.rows
 
