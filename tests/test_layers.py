@@ -16,7 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "attacks": {"ops"},
     "engine": {"attacks", "models"},
-    "training": {"models"},
+    "training": {"attacks", "models"},
     "telemetry": {"config", "engine"},
     "rpc": {"engine", "attacks", "models", "ops", "telemetry", "config"},
 }

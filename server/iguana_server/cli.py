@@ -1,4 +1,4 @@
-"""The command `iguana-server`: serve, config. Every setting is a flag; its name is its key in the file."""
+"""The command `iguana-server`: serve, config, train. Every setting is a flag; its name is its key in the file."""
 
 from __future__ import annotations
 
@@ -117,6 +117,22 @@ def serve(config: Config) -> None:
 def show(config: Config) -> None:
     """Print the settings in force as TOML with comments: a file to start from."""
     typer.echo(config.to_toml(), nl=False)
+
+
+@app.command(
+    "train",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train(context: typer.Context) -> None:
+    """Train a classifier by a recipe, adversarially or not; `train --help` lists them."""
+    process.prepare()
+    from iguana_server.training.command import main  # noqa: PLC0415 (imports torch, as above)
+
+    try:
+        main(context.args)
+    except (ServeError, OSError) as error:
+        _fail(error, 1)
 
 
 def _leave_after(seconds: float) -> None:
