@@ -1,4 +1,4 @@
-"""The command `iguana-server`: serve, config (every setting is a flag; its name is its key in the file), calibrate."""
+"""The command `iguana-server`: serve, config, train, calibrate. A setting is a flag; its name is its key in the file."""
 
 from __future__ import annotations
 
@@ -154,6 +154,22 @@ def calibrate(
         typer.echo(f"{path}: {made.pictures} pictures ({made.data})")
         for name in made.scores:
             typer.echo(f"{name:12} threshold {made.threshold(name, made.rate):.6g} at {made.rate:g}")
+
+
+@app.command(
+    "train",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train(context: typer.Context) -> None:
+    """Train a classifier by a recipe, adversarially or not; `train --help` lists them."""
+    process.prepare()
+    from iguana_server.training.command import main  # noqa: PLC0415 (imports torch, as above)
+
+    try:
+        main(context.args)
+    except (ServeError, OSError) as error:
+        _fail(error, 1)
 
 
 def _leave_after(seconds: float) -> None:
