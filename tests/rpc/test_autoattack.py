@@ -9,7 +9,7 @@ from iguana.v1 import attack_pb2
 from tests.rpc.service import serving
 from tests.rpc.test_services import attack
 
-BUDGET = {"steps": [4], "queries": [30], "epsilon": [1 / 255]}
+BUDGET: dict[str, list[float]] = {"steps": [4], "queries": [30], "epsilon": [1 / 255]}
 
 
 async def test_whoever_holds_is_tried_by_the_next() -> None:
