@@ -1,4 +1,4 @@
-# make demo | test | soak | serve | bench | gpu | lint | clean        (make help)
+# make demo | test | soak | serve | bench | strength | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
@@ -44,6 +44,9 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; each alone: python -m benchmarks.NAME --help
 	for name in kernels attacks serving batching; do $(PY) -m benchmarks.$$name || exit 1; done
 
+strength: $(VENV)/.bench ## success and norms of all attacks beside the libraries, an hour
+	$(PY) -m benchmarks.strength
+
 # Whatever fails, the rest is run as well: a GPU is seldom at hand.
 gpu: $(VENV)/.tested ## the CUDA half, its tests and benchmarks; needs a GPU and nvcc: make gpu TORCH=cuda (8 minutes at most)
 	@began=$$(date +%s); failed=; \
@@ -87,4 +90,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo serve test soak lint bench gpu clean
+.PHONY: help demo serve test soak lint bench strength gpu clean
