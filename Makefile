@@ -1,4 +1,4 @@
-# make demo | test | soak | serve | bench | train | gpu | lint | clean        (make help)
+# make demo | test | soak | serve | bench | strength | train | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
@@ -59,6 +59,9 @@ train-robust: $(VENV)/.installed ## fashion-mnist-robust, adversarially
 train-ensemble: $(VENV)/.installed ## fashion-mnist-ensemble, five small ones
 	$(TRAIN) ensemble --data $(DATA) --out out/train/ensemble --half --epochs 8
 
+strength: $(VENV)/.bench ## success and norms of all attacks beside the libraries, an hour
+	$(PY) -m benchmarks.strength
+
 # Whatever fails, the rest is run as well: a GPU is seldom at hand.
 gpu: $(VENV)/.tested ## the CUDA half, its tests and benchmarks; needs a GPU and nvcc: make gpu TORCH=cuda (8 minutes at most)
 	@began=$$(date +%s); failed=; \
@@ -102,4 +105,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo serve test soak lint bench train train-standard train-robust train-ensemble gpu clean
+.PHONY: help demo serve test soak lint bench strength train train-standard train-robust train-ensemble gpu clean

@@ -274,7 +274,8 @@ def fooled(victim: Victim, images: Tensor) -> Tensor:
         logits = victim.net(images)
     own = logits.gather(1, victim.labels[:, None])
     others = logits.scatter(1, victim.labels[:, None], -torch.inf).amax(1, keepdim=True)
-    return (others - own > -TIE)[:, 0] & images.flatten(1).any(1)
+    leads: Tensor = (others - own > -TIE)[:, 0]
+    return leads & images.flatten(1).any(1)
 
 
 def distance(images: Tensor, clean: Tensor, norm: Norm) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from iguana_server.errors import InvalidArgument
@@ -22,7 +23,7 @@ def picture(path: Path, level: int) -> None:
     Image.new("RGB", (4, 4), (level,) * 3).save(path)
 
 
-def idx(path: Path, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def idx(path: Path, array: NDArray[np.int64]) -> None:
     head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
 

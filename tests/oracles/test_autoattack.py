@@ -66,7 +66,7 @@ class Net(torch.nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.net = copy.deepcopy(model.net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.net = copy.deepcopy(model.net).to(memory_format=torch.contiguous_format)
         self.scale, self.bias = model._scale, model._bias
 
     def forward(self, x: Tensor) -> Tensor:

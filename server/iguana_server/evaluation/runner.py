@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iguana import AttackResult, Client, Progress
+from iguana import AttackResult, Client, ImageLike, Progress
 from iguana_server.evaluation.cell import Cell, Sample, worst
 from iguana_server.evaluation.data import Data
 from iguana_server.evaluation.journal import Journal
@@ -100,7 +100,7 @@ class Runner:
             (self.folder / name).write_bytes(result.png)
         return Cell(trial.key, batch, time.perf_counter() - began, samples, pictures)
 
-    def _batch(self, start: int) -> tuple[Sequence[object], list[int]]:
+    def _batch(self, start: int) -> tuple[Sequence[ImageLike], list[int]]:
         chosen = slice(start, start + self.batch)
         return self.data.images[chosen], list(self.data.labels[chosen])
 
