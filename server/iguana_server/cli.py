@@ -144,7 +144,8 @@ def calibrate(
     ] = None,
 ) -> None:
     """Calibrate a model's detectors on clean pictures; serve them by models.detectors."""
-    from iguana_server.calibrate import calibrate, find_model  # noqa: PLC0415 (torch: not for every command)
+    process.prepare()
+    from iguana_server.calibrate import calibrate, find_model  # noqa: PLC0415 (as above)
 
     try:
         network = find_model(model, manifest)
