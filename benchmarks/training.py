@@ -24,24 +24,30 @@ from benchmarks.rounds import alternate, ratio
 from benchmarks.workload import FASHION_MNIST
 from iguana_server.training import fashion_mnist as data
 from iguana_server.training.batch import Batch
-from iguana_server.training.catalog import RECIPES
 from iguana_server.training.learner import Learner
 from iguana_server.training.recipe import Recipe
+from iguana_server.training.recipes.alp import ALP
+from iguana_server.training.recipes.ensemble import Members
+from iguana_server.training.recipes.fast import Fast
+from iguana_server.training.recipes.free import Free
 from iguana_server.training.recipes.offline import Offline
+from iguana_server.training.recipes.online import Online
+from iguana_server.training.recipes.standard import Standard
+from iguana_server.training.recipes.trades import TRADES
 
 PICTURES = 60_000
 BATCHES = 4  # a run
 CASES: dict[str, Recipe] = {
-    "standard": RECIPES["standard"](),
-    "fast": RECIPES["fast"](),
-    "free m=4": RECIPES["free"](),
-    "online PGD-1": RECIPES["online"](steps=1),
-    "online PGD-5": RECIPES["online"](steps=5),
-    "online PGD-10": RECIPES["online"](steps=10),
-    "madry PGD-5": RECIPES["online"](steps=5, clean=0.0),
-    "trades PGD-5": RECIPES["trades"](steps=5),
-    "alp PGD-5": RECIPES["alp"](steps=5),
-    "ensemble of 5": RECIPES["ensemble"](),
+    "standard": Standard(),
+    "fast": Fast(),
+    "free m=4": Free(),
+    "online PGD-1": Online(steps=1),
+    "online PGD-5": Online(steps=5),
+    "online PGD-10": Online(steps=10),
+    "madry PGD-5": Online(steps=5, clean=0.0),
+    "trades PGD-5": TRADES(steps=5),
+    "alp PGD-5": ALP(steps=5),
+    "ensemble of 5": Members(),
 }
 
 
@@ -52,7 +58,7 @@ def training(recipe: Recipe, images: Tensor, labels: Tensor) -> Callable[[], Non
     optimizer = torch.optim.SGD(learner.net.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     batches = [
         Batch(images[rows].float() / 255, labels[rows], rows, seed=0, epoch=0)
-        for rows in torch.arange(BATCHES * recipe.batch).split(recipe.batch)
+        for rows in torch.split(torch.arange(BATCHES * recipe.batch), recipe.batch)
     ]
 
     def run() -> None:

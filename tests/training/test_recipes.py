@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from iguana_server.attacks.base import NEVER
 from iguana_server.attacks.pgd import PGD
 from iguana_server.errors import InvalidArgument
 from iguana_server.models import fashion_mnist as model
@@ -61,7 +63,7 @@ def test_twins_are_those_of_the_engines_attack(batch: Batch) -> None:
         seed=batch.seed,
         sample=batch.rows,
         restart=batch.epoch,
-        stop=3,
+        stop=NEVER,
     )
     alone.climb(table, one.frozen())
     twins = Online(steps=4).twins(one, batch)
@@ -221,7 +223,7 @@ def test_robust_accuracy_counts_what_the_engines_pgd_leaves(folder: Path) -> Non
         epsilon=0.02,
         steps=20,
         random_start=1,
-        stop=3,
+        stop=NEVER,
         sample=torch.arange(64),
     )
     alone.climb(table, frozen)
@@ -231,13 +233,15 @@ def test_robust_accuracy_counts_what_the_engines_pgd_leaves(folder: Path) -> Non
 
 def test_unjudged_climb_ends_where_the_judged_one_does(batch: Batch) -> None:
     frozen = learner().frozen()
-    ends = [climb(frozen, Online().table(batch, steps=3, stop=3), judge=judge) for judge in (False, True)]
+    tables = [Online().table(batch, steps=3) for _ in range(2)]
+    tables[1].stop.fill_(NEVER)
+    ends = [climb(frozen, table, judge=judge) for table, judge in zip(tables, (False, True), strict=True)]
     assert torch.equal(*ends)
 
 
 def test_adversarial_training_makes_robust(folder: Path, tmp_path: Path) -> None:
     """At a radius where training on clean pictures leaves little."""
-    common = {"batch": 32, "peak": 0.02, "shift": 0, "width": 8}
+    common: dict[str, Any] = {"batch": 32, "peak": 0.02, "shift": 0, "width": 8}
     test = fashion_mnist.load(folder, "t10k")
     robust = {}
     for recipe in (

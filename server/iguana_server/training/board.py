@@ -17,7 +17,7 @@ class Board:
         if find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (optional)
 
-            self.writer = SummaryWriter(str(folder), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
+            self.writer = SummaryWriter(str(folder), purge_step=epochs + 1)
 
     def write(self, entry: Mapping[str, float]) -> None:
         """Log an epoch's figures, under its number."""

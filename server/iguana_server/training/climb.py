@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iguana_server.attacks.base import Attack
+from iguana_server.attacks.base import Attack, aim
 from iguana_server.attacks.losses import LOSSES
 
 Net = Callable[[Tensor], Tensor]
@@ -46,5 +46,6 @@ def _observe(model: Net, table: Attack) -> None:
 
 
 def _loss(table: Attack, logits: Tensor) -> Tensor:
-    label, targeted = table.aims()
-    return LOSSES[table.loss_name](logits, label, table.clean, targeted)
+    own, targeted = table.aims()
+    label, clean = aim(logits, own, table.clean)
+    return LOSSES[table.loss_name](logits, label, clean, targeted)

@@ -45,5 +45,5 @@ def add_up(tensors: Iterable[Tensor], share: float) -> None:
         return
     flat = torch.cat([tensor.flatten() for tensor in found]).mul_(share)
     dist.all_reduce(flat)
-    for tensor, part in zip(found, flat.split([tensor.numel() for tensor in found]), strict=True):
+    for tensor, part in zip(found, torch.split(flat, [tensor.numel() for tensor in found]), strict=True):
         tensor.copy_(part.view(tensor.shape))

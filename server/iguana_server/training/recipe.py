@@ -95,9 +95,11 @@ class Adversarial(Recipe):
     )
     epsilon: float = setting(0.1, low=0, high=1, doc="radius of the Linf ball, in units of a [0, 1] pixel")
 
-    def table(self, batch: Batch, *, steps: int, random_start: bool = True, **columns: Tensor | float) -> PGD:
+    def table(
+        self, batch: Batch, *, steps: int, random_start: bool = True, alpha: float | None = None
+    ) -> PGD:
         """Return PGD on a batch; its alpha, if not given, is 2.5 epsilon / steps, at most epsilon."""
-        return PGD.new(
+        table = PGD.new(
             batch.x,
             classes=len(model.CLASSES),
             label=batch.label,
@@ -107,8 +109,10 @@ class Adversarial(Recipe):
             seed=batch.seed,
             sample=batch.rows,
             restart=batch.epoch,
-            **columns,
         )
+        if alpha is not None:
+            table.alpha.fill_(alpha)
+        return table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,8 +139,10 @@ class Run:
             model = self.learner.frozen()
             entry["accuracy"] = accuracy(model, *self.test)
             if isinstance(self.recipe, Adversarial):
-                watched = (column[:WATCHED] for column in self.test)
-                entry["robust"] = robust_accuracy(model, *watched, self.recipe.epsilon)
+                images, labels = self.test
+                entry["robust"] = robust_accuracy(
+                    model, images[:WATCHED], labels[:WATCHED], self.recipe.epsilon
+                )
             entry |= {"seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(cpu, 1)}
             self.log.append(entry)
             if self.board:
@@ -151,7 +153,7 @@ class Run:
     def _epoch(self, epoch: int, note: Note | None) -> float:
         """Descend each loss of the recipe; returns their mean, by pictures."""
         self.net.train()
-        sizes = [len(rows) for rows in torch.arange(len(self.train[1])).split(self.recipe.batch)]
+        sizes = [len(rows) for rows in torch.split(torch.arange(len(self.train[1])), self.recipe.batch)]
         replays = self.recipe.replays
         steps = len(sizes) * replays
         total = 0.0
@@ -182,7 +184,7 @@ class Run:
         """Shuffle the pictures, flip and shift them; a process takes its own of each batch."""
         images, labels = self.train
         rng = torch.Generator().manual_seed(self.seed * 65536 + epoch)
-        for rows in torch.randperm(len(images), generator=rng).split(self.recipe.batch):
+        for rows in torch.split(torch.randperm(len(images), generator=rng), self.recipe.batch):
             x = augment(images[rows].float() / 255, self.recipe.shift, rng)
             own = slice(ranks.rank(), None, ranks.world())
             yield Batch(x[own], labels[rows[own]], rows[own], self.seed, epoch)

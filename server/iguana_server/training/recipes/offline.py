@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iguana_server.attacks.base import NEVER
 from iguana_server.errors import InvalidArgument
 from iguana_server.models.base import Model
 from iguana_server.training.batch import Batch
@@ -38,9 +37,9 @@ class Offline(Adversarial):
         if start is None:
             raise InvalidArgument("start", f"want weights for {self.name} to attack, got none")
         forged = []
-        for rows in torch.arange(len(labels)).split(PICTURES):
+        for rows in torch.split(torch.arange(len(labels)), PICTURES):
             batch = Batch(images[rows].float() / 255, labels[rows], rows, seed, epoch=0)
-            table = self.table(batch, steps=self.steps, stop=NEVER)
+            table = self.table(batch, steps=self.steps)
             table.on_grid = True
             forged.append(climb(start, table).mul(255).round().byte())
         return torch.cat([images, *forged]), torch.cat([labels, labels])
