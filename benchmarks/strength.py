@@ -1,6 +1,6 @@
 """How often attacks succeed, and by how small a change, beside the libraries at an equal budget.
 
-    python -m benchmarks.strength [--only fashion-mnist-cnn/square ...] [--quick]
+    python -m benchmarks.strength [--only fashion-mnist-cnn/square ...] [--quick] [--resume]
 
 Nothing is timed. The pictures are the first 200 of Fashion-MNIST's test set that the model sees rightly, and those
 of the 20 labelled ImageNet photographs in foolbox's package that it does. Both sides get the same pictures, labels,
@@ -16,6 +16,7 @@ fool by more than 2 % more in the mean. Such rows are flagged, and the exit code
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import warnings
@@ -45,7 +46,6 @@ with warnings.catch_warnings():
     import torchattacks
 
 PICTURES, QUICK = 200, 8  # of Fashion-MNIST; of any model with --quick
-SEEDS = 3
 TIE = 1e-4  # logits
 POINTS, SHARE = 0.01, 0.02  # by which Iguana may do worse
 CALL_S = 3600.0
@@ -63,6 +63,7 @@ class Budget:
     targeted_steps: int  # of each of nine tries
     queries: int
     search: int  # moves of an attack for the smallest change
+    seeds: int  # of attacks that draw random numbers
     searches: tuple[int, int]  # of Carlini and Wagner's, and the moves of each
 
 
@@ -74,15 +75,17 @@ BUDGETS = {
         targeted_steps=5,
         queries=300,
         search=100,
+        seeds=3,
         searches=(5, 60),
     ),
     "efficientnet-lite0": Budget(
-        linf=(0.25 / 255, 1 / 255),
-        l2=(0.3, 1.0),
+        linf=(0.5 / 255,),
+        l2=(0.3,),
         steps=5,
         targeted_steps=2,
-        queries=100,
+        queries=50,
         search=20,
+        seeds=2,
         searches=(2, 20),
     ),
 }
@@ -99,6 +102,17 @@ class Case:
     epsilon: float | None = None  # None: the smallest change is looked for
     norm: Norm = "linf"
     random: bool = False
+
+    def names(self, model: str, pictures: int) -> dict[str, str | int]:
+        """What tells it from the others of all records."""
+        return {
+            "model": model,
+            "attack": self.attack,
+            "library": self.library,
+            "epsilon": "smallest" if self.epsilon is None else f"{self.epsilon:.4g}",
+            "norm": self.norm,
+            "pictures": pictures,
+        }
 
 
 def cases(budget: Budget, channels: int, classes: int) -> list[Case]:
@@ -284,11 +298,11 @@ def distance(images: Tensor, clean: Tensor, norm: Norm) -> Tensor:
     return change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
 
 
-def duel(client: Client, victim: Victim, case: Case) -> dict[str, float]:
+def duel(client: Client, victim: Victim, case: Case, seeds: int) -> dict[str, float]:
     """Let both sides do it with every seed; returns the figures. Raises AssertionError for pictures out of bounds."""
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     norms: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for seed in range(SEEDS if case.random else 1):
+    for seed in range(seeds if case.random else 1):
         made = {"ours": ours(client, victim, case, seed), "theirs": case.theirs(victim, seed).detach()}
         hits = {side: fooled(victim, images) for side, images in made.items()}
         both = hits["ours"] & hits["theirs"]
@@ -331,31 +345,27 @@ def first(victim: Victim, n: int) -> Victim:
     )
 
 
-def run(model: str, words: Sequence[str], out: Path, *, quick: bool) -> list[dict[str, Any]]:
-    """Run a model's cases; returns the rows. All of them are kept in a file."""
+def run(model: str, words: Sequence[str], out: Path, *, quick: bool, resume: bool) -> list[dict[str, Any]]:
+    """Run a model's cases; returns the rows. They are kept in a file unless they are a part of all alone."""
     victim = victims.load(model, torch.device("cpu"))
     victim = first(
         photographs(victim) if model.startswith("efficientnet") else victim, QUICK if quick else PICTURES
     )
     every = cases(BUDGETS[model], victim.images.shape[1], victim.classes)
+    record, path = Record(f"strength-{model}"), out / f"strength-{model}.json"
+    if resume and path.exists():
+        record.rows = json.loads(path.read_text())["results"]
+    known = [row["case"] for row in record.rows]
     chosen = [
-        case for case in every if any(f"{model}/{case.attack}".startswith(word) for word in words or [""])
+        (case, names)
+        for case, names in ((case, case.names(model, len(victim.images))) for case in every)
+        if names not in known and any(f"{model}/{case.attack}".startswith(word) for word in words or [""])
     ]
-    record = Record(f"strength-{model}")
     with serving(model, "cpu") as address, Client(address) as client:
-        for case in chosen:
-            radius = "smallest" if case.epsilon is None else f"{case.epsilon:.4g}"
-            names: dict[str, str | int] = {
-                "model": model,
-                "attack": case.attack,
-                "library": case.library,
-                "epsilon": radius,
-                "norm": case.norm,
-                "pictures": len(victim.images),
-            }
-            record.add(names, duel(client, victim, case))
-    if len(chosen) == len(every) and not quick:
-        record.write(out)
+        for case, names in chosen:
+            record.add(names, duel(client, victim, case, BUDGETS[model].seeds))
+            if resume or (len(chosen) == len(every) and not quick):
+                record.write(out)
     return record.rows
 
 
@@ -385,16 +395,21 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="MODEL[/ATTACK]", help="these alone")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} pictures: to see that it runs")
+    parser.add_argument("--resume", action="store_true", help="keep what the file has, and add the others")
     add_output(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.quick and arguments.resume:
+        parser.error("--resume: want it without --quick, got both")
     models = [
         name for name in BUDGETS if any(word.split("/")[0] in ("", name) for word in arguments.only or [""])
     ]
     if not models:
         parser.error(f"--only: want some of {', '.join(BUDGETS)}, got {arguments.only}")
     rows = [
-        row for model in models for row in run(model, arguments.only, arguments.out, quick=arguments.quick)
+        row
+        for model in models
+        for row in run(model, arguments.only, arguments.out, quick=arguments.quick, resume=arguments.resume)
     ]
     table(rows)
     sys.exit(any(row["figures"]["worse"] for row in rows))
