@@ -8,6 +8,7 @@ from torch import Tensor
 from iguana_server.engine.answer import Forged
 from iguana_server.engine.job import AttackJob
 from iguana_server.engine.lane import Lane
+from iguana_server.engine.row import Stage
 from iguana_server.engine.seat import forged, over, seats_of
 from iguana_server.engine.step import heard
 
@@ -25,6 +26,11 @@ class Remote:
         rows = list(job.rows())
         images = job.images[torch.tensor([row.sample for row in rows])].contiguous(memory_format=layout)
         self._lane = Lane(job.table(rows, images, classes), rows)
+
+    @property
+    def looks(self) -> int:
+        """Most pictures that can be asked for from here on."""
+        return sum(row.steps - row.moves + 1 + (row.stage is Stage.OPEN) for row in self._lane.rows)
 
     def __len__(self) -> int:
         """Rows that are not done."""
