@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from iguana import Client
 from tests.client.scripted import Scripted, png, serve
+from tests.rpc.service import Service, serving
 
 
 @pytest.fixture
@@ -39,3 +41,10 @@ def cat_file(tmp_path: Path, cat: bytes) -> Path:
     path = tmp_path / "cat.png"
     path.write_bytes(cat)
     return path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service() -> AsyncIterator[Service]:
+    """The real services around one small model."""
+    async with serving() as running:
+        yield running

@@ -1,4 +1,4 @@
-"""A TCP proxy whose network can be cut: connections stay open and nothing comes through."""
+"""A TCP proxy whose network can be cut: connections stay open and nothing comes through, or end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,24 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._cut = threading.Event()
         self._sockets: list[socket.socket] = []
+        self.connections = 0
         self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
         self._cut.set()
 
+    def drop(self) -> None:
+        """End the connections there are; new ones are taken."""
+        sockets, self._sockets = self._sockets, []
+        self._end(sockets)
+
     def close(self) -> None:
-        for one in (self._listener, *self._sockets):
+        self._end([self._listener, *self._sockets])
+
+    @staticmethod
+    def _end(sockets: list[socket.socket]) -> None:
+        for one in sockets:
             try:
                 one.shutdown(socket.SHUT_RDWR)  # wakes whoever reads it
             except OSError:
@@ -40,6 +50,7 @@ class Proxy:
                 return  # closed
             far = socket.create_connection(self._upstream)
             self._sockets += [near, far]
+            self.connections += 1
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 

@@ -24,7 +24,7 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: dict[tuple[str, int, int], dict[str, Tensor]] = {}
-        answers = bench._forged
+        answers = bench.forged
 
         def record(table: Attack, rows: Sequence[Row]) -> Any:
             for row in rows:
@@ -32,7 +32,7 @@ class Recorder:
                 self.rows[row.job.caller, row.sample, row.restart] = columns
             return answers(table, rows)
 
-        monkeypatch.setattr(bench, "_forged", record)
+        monkeypatch.setattr(bench, "forged", record)
 
 
 def job(model: Model, attack: type[Attack], images: Tensor, caller: str, **options: Any) -> AttackJob:

@@ -106,6 +106,7 @@ class Service:
     model: model_pb2_grpc.ModelServiceAsyncStub
     engine: Engine
     channel: grpc.aio.Channel
+    address: str
 
 
 @asynccontextmanager
@@ -146,6 +147,7 @@ async def serving(
                     model_pb2_grpc.ModelServiceStub(channel),
                     engine,
                     channel,
+                    address,
                 )
             await server.stop(partial(asyncio.to_thread, engine.stop))
 

@@ -23,6 +23,7 @@ from iguana.errors import (
 )
 from iguana.image import ImageLike, ImagesLike, Picture
 from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
+from iguana.remote import Transcript
 from iguana.request import AttackItem, AttackOptions, ClassifyItem, DetectItem
 from iguana.result import (
     AttackAnswer,
@@ -90,6 +91,7 @@ __all__ = [
     "Progress",
     "Refusal",
     "Summary",
+    "Transcript",
     "Transfer",
     "Unavailable",
     "UnknownParameter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,17 @@ from iguana.errors import DeadlineExceeded, IguanaError, NotFound, from_rpc_erro
 from iguana.image import ImagesLike
 from iguana.listing import Attack, Models
 from iguana.pipeline import STREAM_S, Answered, InFlight, Request
+from iguana.remote import (
+    AsyncVictim,
+    Pace,
+    Remote,
+    Reopening,
+    Transcript,
+    Victim,
+    closed,
+    remote_start,
+    unread,
+)
 from iguana.request import (
     DEFAULT_MODEL,
     AttackItem,
@@ -218,6 +230,69 @@ class AsyncClient:
         async with aclosing(self._pipeline(self._attack.StreamAttack, requests, in_flight)) as answers:
             async for i, answer in answers:
                 yield i, answer if isinstance(answer, IguanaError) else response.attack_answer(answer)
+
+    async def attack_remote(
+        self,
+        images: ImagesLike,
+        victim: Victim | AsyncVictim,
+        /,
+        method: str = "square",
+        *,
+        classes: int,
+        input_shape: tuple[int, int, int] | None = None,
+        max_queries_per_second: float | None = None,
+        transcript: Transcript | None = None,
+        **options: Unpack[AttackOptions],
+    ) -> AttackAnswer:
+        """See `iguana.Client.attack_remote`. What the victim returns may be awaited."""
+        remote = Remote(
+            remote_start(images, method, classes, input_shape, options),
+            transcript,
+            Pace(max_queries_per_second),
+            self._endpoint.max_send_bytes,
+        )
+        reopening = Reopening(self._endpoint.retries, self._endpoint.timeout_s)
+        async with self._stream(self._endpoint.deadline(None)):
+            while True:
+                answer = await self._remote_stream(remote, victim)
+                if isinstance(answer, AttackAnswer):
+                    return answer
+                await asyncio.sleep(reopening.pause_s(answer, len(remote.transcript)))
+
+    async def _remote_stream(
+        self, remote: Remote, victim: Victim | AsyncVictim
+    ) -> AttackAnswer | IguanaError:
+        outbox: asyncio.Queue[attack_pb2.AttackRemoteRequest] = asyncio.Queue()
+        results: list[attack_pb2.AttackResult] = []
+
+        async def outgoing() -> AsyncGenerator[attack_pb2.AttackRemoteRequest]:
+            for message in remote.opening():
+                yield message
+            while True:  # until the call is over
+                yield await outbox.get()
+
+        call = self._attack.AttackRemote(outgoing(), timeout=STREAM_S, metadata=self._endpoint.metadata)
+        try:
+            async for message in call:
+                kind = message.WhichOneof("kind")
+                if kind == "query":
+                    for pictures in remote.lots(message.query):
+                        await asyncio.sleep(remote.pace.wait_s(len(pictures)))
+                        said = victim(pictures)
+                        outbox.put_nowait(
+                            remote.heard(pictures, await said if inspect.isawaitable(said) else said)
+                        )
+                elif kind == "result":
+                    results.append(message.result)
+                elif kind == "summary":
+                    return response.remote_answer(results, message.summary)
+                else:
+                    raise unread(kind)
+        except grpc.RpcError as error:
+            return from_rpc_error(error)
+        finally:
+            call.cancel()
+        return closed()
 
     async def models(self, *, timeout_s: float | None = None) -> Models:
         """See `iguana.Client.models`."""

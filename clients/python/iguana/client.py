@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,6 +22,7 @@ from iguana.errors import Cancelled, DeadlineExceeded, IguanaError, NotFound, fr
 from iguana.image import ImagesLike
 from iguana.listing import Attack, Models
 from iguana.pipeline import STREAM_S, Answered, InFlight, Pipeline, Request
+from iguana.remote import Pace, Remote, Reopening, Transcript, Victim, closed, remote_start, unread
 from iguana.request import (
     DEFAULT_MODEL,
     AttackItem,
@@ -248,6 +251,78 @@ class Client:
         requests = (attack_pb2.StreamAttackRequest(id=i, request=attack_request(**item)) for i, item in items)
         for i, answer in self._pipeline(self._attack.StreamAttack, requests, in_flight):
             yield i, answer if isinstance(answer, IguanaError) else response.attack_answer(answer)
+
+    def attack_remote(
+        self,
+        images: ImagesLike,
+        victim: Victim,
+        /,
+        method: str = "square",
+        *,
+        classes: int,
+        input_shape: tuple[int, int, int] | None = None,
+        max_queries_per_second: float | None = None,
+        transcript: Transcript | None = None,
+        **options: Unpack[AttackOptions],
+    ) -> AttackAnswer:
+        """Forge each image until `victim` takes it for something else: a model that the server never sees.
+
+        It lasts as long as the victim takes. When the stream breaks it is opened again, and the victim is asked
+        nothing twice. What the victim raises is raised here.
+
+        Args:
+            images: as in `classify`; arrays are exactly of the victim's size.
+            victim: called with pictures [m, H, W, C], float32 in [0, 1]; returns scores [m, classes], of which
+                the largest wins, or labels [m], which are enough for boundary, hopskipjump and rays.
+            method: an attack that needs no gradients.
+            classes: how many the victim knows, 2 to 65536.
+            input_shape: (height, width, channels) of the victim's pictures; None: those of the first image, an array.
+            max_queries_per_second: pictures that the victim is shown a second, at most; None: no limit.
+            transcript: where the victim's answers are written, and read from first: to go on another time.
+            options: as in `attack`, but for model, strict, time_limit_s, diagnose and victim.
+        """
+        remote = Remote(
+            remote_start(images, method, classes, input_shape, options),
+            transcript,
+            Pace(max_queries_per_second),
+            self._endpoint.max_send_bytes,
+        )
+        reopening = Reopening(self._endpoint.retries, self._endpoint.timeout_s)
+        with self._stream(self._endpoint.deadline(None)):
+            while True:
+                answer = self._remote_stream(remote, victim)
+                if isinstance(answer, AttackAnswer):
+                    return answer
+                time.sleep(reopening.pause_s(answer, len(remote.transcript)))
+
+    def _remote_stream(self, remote: Remote, victim: Victim) -> AttackAnswer | IguanaError:
+        """One stream of an attack on a victim; its answer, or why it broke."""
+        outbox: queue.SimpleQueue[attack_pb2.AttackRemoteRequest | None] = queue.SimpleQueue()
+        results: list[attack_pb2.AttackResult] = []
+        call = self._attack.AttackRemote(
+            itertools.chain(remote.opening(), iter(outbox.get, None)),
+            timeout=STREAM_S,
+            metadata=self._endpoint.metadata,
+        )
+        try:
+            for message in call:
+                kind = message.WhichOneof("kind")
+                if kind == "query":
+                    for pictures in remote.lots(message.query):
+                        time.sleep(remote.pace.wait_s(len(pictures)))
+                        outbox.put(remote.heard(pictures, victim(pictures)))
+                elif kind == "result":
+                    results.append(message.result)
+                elif kind == "summary":
+                    return response.remote_answer(results, message.summary)
+                else:
+                    raise unread(kind)
+        except grpc.RpcError as error:
+            return from_rpc_error(error)
+        finally:
+            call.cancel()
+            outbox.put(None)
+        return closed()
 
     def models(self, *, timeout_s: float | None = None) -> Models:
         """The loaded models, and the `limits` of requests."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from iguana import choice
 from iguana.errors import InternalError
@@ -53,6 +53,14 @@ def watched_answer(results: Mapping[int, AttackResult], summary: Summary | None)
     if summary is None:
         raise InternalError("watch: the stream ended without its summary")
     return AttackAnswer(tuple(results[sample] for sample in sorted(results)), summary.manifest)
+
+
+def remote_answer(
+    results: Sequence[attack_pb2.AttackResult], summary: attack_pb2.AttackSummary
+) -> AttackAnswer:
+    """The answer of `Client.attack_remote`."""
+    ordered = sorted(results, key=lambda result: result.sample)
+    return AttackAnswer(tuple(_attack_result(r) for r in ordered), _attack_manifest(summary.manifest))
 
 
 def event(message: attack_pb2.WatchAttackResponse) -> Progress | AttackResult | Summary:

@@ -7,46 +7,23 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from iguana_server.attacks.base import FIRST_SUCCESS, Attack
-from iguana_server.engine.answer import Ended, Event, Forged, Looked, Progress
+from iguana_server.engine.answer import Event, Forged, Looked, Progress
 from iguana_server.engine.job import AttackJob, Job
 from iguana_server.engine.lane import Lane
 from iguana_server.engine.meter import Meter
 from iguana_server.engine.queue import Clocks, Queue
 from iguana_server.engine.row import Row, Stage
+from iguana_server.engine.seat import Seat, forged, over, seats_of
 from iguana_server.engine.step import Part, Pass, Seen, look
 from iguana_server.errors import DeadlineExceeded
 from iguana_server.models.base import Model
 
 _GRADIENT_LOOKS = 3  # a forward and a backward cost as much as three forwards
-_ANSWERED = (
-    *("fooled", "already", "finite", "done", "spent", "margin", "merit", "loss", "best_t"),
-    *("zero_gradients", "judgements", "rises", "first_loss"),
-)
-_ORDER = {Stage.MOVE: 0, Stage.OPEN: 1, Stage.LAST: 2}
-
-
-@dataclass(frozen=True, slots=True)
-class _Seat:
-    """Rows start to stop of a lane, all at one stage."""
-
-    lane: Lane
-    stage: Stage
-    start: int
-    stop: int
-
-    @property
-    def rows(self) -> list[Row]:
-        return self.lane.rows[self.start : self.stop]
-
-    @property
-    def table(self) -> Attack:
-        return self.lane.table(self.start, self.stop)
 
 
 class Bench:
@@ -146,16 +123,8 @@ class Bench:
     def _look(self, rows: Sequence[Row], *, gradient: bool) -> None:
         """One look at these rows, and what follows from it."""
         chosen, spec = set(rows), self.model.spec
-        seats = [seat for lane in self._lanes.values() for seat in _seats(lane, chosen)]
-        parts: list[Part] = []
-        for seat in seats:
-            table = seat.table
-            points = table.points() if seat.stage is Stage.MOVE else table.candidates()
-            strict = [row.job.strict for row in seat.rows]
-            label, targeted = table.aims()
-            leaves = (table.stop == FIRST_SUCCESS) & table.judged()
-            leaves &= (label == table.label) & (targeted == table.targeted)
-            parts.append(Part(points, strict, table.loss_name, label, table.clean, targeted, leaves))
+        seats = [seat for lane in self._lanes.values() for seat in seats_of(lane, chosen)]
+        parts = [seat.part() for seat in seats]
         looks = [row for row in self._looks if row in chosen]
         if looks:
             images = torch.stack([row.job.images[row.sample] for row in looks])
@@ -181,24 +150,10 @@ class Bench:
         for lane in dict.fromkeys(seat.lane for seat in seats):
             self._retire(lane)
 
-    def _advance(self, seat: _Seat, points: Tensor, seen: Seen) -> None:
-        """Let a table judge what was seen, and move."""
+    def _advance(self, seat: Seat, points: Tensor, seen: Seen) -> None:
+        """Let a table judge what was seen, and move; report it."""
         table, rows, stage = seat.table, seat.rows, seat.stage
-        for row, backward in zip(rows, seen.backward.tolist(), strict=True):
-            row.backward += backward
-        judged = table.judged() if stage is Stage.MOVE else torch.ones_like(table.done)
-        table.observe(points, seen.logits, seen.loss, judged)
-        if stage is Stage.OPEN:
-            table.begin()
-        elif stage is Stage.MOVE:
-            table.move(
-                seen.logits, seen.loss, seen.grad if seen.grad.dim() == 1 else self._laid_out(seen.grad)
-            )
-        for row, spent in zip(rows, table.spent.tolist(), strict=True):
-            if stage is Stage.MOVE:
-                row.moves += 1
-            moves = row.moves < row.steps and not spent
-            row.stage = Stage.OVER if stage is Stage.LAST else Stage.MOVE if moves else Stage.LAST
+        seat.advance(points, seen if seen.grad.dim() == 1 else replace(seen, grad=self._laid_out(seen.grad)))
         watched = [i for i, row in enumerate(rows) if stage is Stage.MOVE and row.job.reports(row.moves)]
         if not watched:
             return
@@ -212,11 +167,10 @@ class Bench:
 
     def _retire(self, lane: Lane) -> None:
         """Answer rows that are done and take them out."""
-        done = lane.table().done.tolist()
-        leaving = [row for row, over in zip(lane.rows, done, strict=True) if over or row.stage is Stage.OVER]
+        leaving = over(lane)
         if leaving:
-            forged = zip(leaving, _forged(lane.table(), leaving), strict=True)
-            self._deliver((row.job, row.job.finish(one)) for row, one in forged)
+            answers = zip(leaving, forged(lane.table(), leaving), strict=True)
+            self._deliver((row.job, row.job.finish(one)) for row, one in answers)
             lane.remove(set(leaving))
             self._left += sum(row.job.row_cost for row in leaving)
 
@@ -318,55 +272,6 @@ def _hurry(rows: Iterable[Row]) -> None:
     """Let the next look of these rows be their last."""
     for row in rows:
         row.stage = Stage.LAST
-
-
-def _seats(lane: Lane, chosen: set[Row]) -> list[_Seat]:
-    """Bring the chosen rows of a lane together by stage."""
-    lane.arrange(lambda row: _ORDER[row.stage] if row in chosen else len(_ORDER))
-    seats = []
-    for stage, rows in itertools.groupby(
-        (row for row in lane.rows if row in chosen), key=lambda row: row.stage
-    ):
-        places = [row.place for row in rows]
-        seats.append(_Seat(lane, stage, places[0], places[-1] + 1))
-    return seats
-
-
-def _forged(table: Attack, rows: Sequence[Row]) -> Iterable[Forged]:
-    """The answers of these rows of the table, each with memory of its own."""
-    places = torch.tensor([row.place for row in rows])
-    columns = {name: table.pick(name, places).tolist() for name in _ANSWERED}
-    image, before, after = (table.pick(name, places).cpu() for name in ("best", "before", "after"))
-    for i, row in enumerate(rows):
-        c = {name: column[i] for name, column in columns.items()}
-        if not c["finite"]:
-            ended = Ended.NON_FINITE
-        elif c["already"]:
-            ended = Ended.ALREADY
-        elif c["done"]:
-            ended = Ended.STOP
-        else:
-            ended = Ended.STEPS if row.moves >= row.steps or c["spent"] else Ended.TIME_LIMIT
-        yield Forged(
-            sample=row.sample,
-            restart=row.restart,
-            attack=table.name,
-            ended=ended,
-            fooled=c["fooled"],
-            image=image[i].clone(),
-            before=before[i].clone(),
-            after=after[i].clone(),
-            margin=c["margin"],
-            merit=c["merit"],
-            loss=c["loss"],
-            step=c["best_t"],
-            forward=row.forward,
-            backward=row.backward,
-            zero_gradients=c["zero_gradients"],
-            judgements=c["judgements"],
-            rises=c["rises"],
-            first_loss=c["first_loss"],
-        )
 
 
 def _post(events: dict[Job, list[Event]]) -> None:

@@ -67,6 +67,11 @@ class Engine:
         self.stop()
 
     @property
+    def meter(self) -> Meter:
+        """Who hears of the work."""
+        return self._meter
+
+    @property
     def beat_age_s(self) -> float:
         """Seconds since the last sign of life: one a model and turn, and two a second when idle."""
         return time.monotonic() - self._beaten

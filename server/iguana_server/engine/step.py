@@ -130,6 +130,15 @@ def look(
     return [Seen(*part) for part in zip(*split, strict=True)]
 
 
+def heard(part: Part, logits: Tensor) -> Seen:
+    """Return what `look` would, without gradient, of an attack's part where the logits [m, K] come from elsewhere."""
+    assert part.label is not None and part.clean is not None and part.targeted is not None  # noqa: S101, PT018
+    label, clean = aim(logits, part.label, part.clean)
+    loss = LOSSES[part.loss_name](logits, label, clean, part.targeted)
+    nothing = torch.zeros(len(part))
+    return Seen(logits, loss, nothing, nothing.bool(), nothing[:, None][:, :0])
+
+
 def _pass(
     model: Callable[[Tensor], Tensor],
     images: Tensor,

@@ -13,6 +13,7 @@ from iguana_server.engine.loop import Engine
 from iguana_server.engine.script import in_turn
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.context import Context
+from iguana_server.rpc.dialogue import dialogue, first
 from iguana_server.rpc.origin import Origin
 from iguana_server.rpc.pipeline import pipeline
 from iguana_server.rpc.transfer import Transfer
@@ -66,6 +67,23 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
         async with aclosing(pipeline(request_iterator, answer, refuse, most=most)) as replies:
             async for reply in replies:
                 yield reply
+
+    async def AttackRemote(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.AttackRemoteRequest], context: Context
+    ) -> AsyncIterator[pb.AttackRemoteResponse]:
+        """Forge a batch for a model that only the caller sees."""
+        order = await self._codec.to_remote(await first(request_iterator), Origin.of(context))
+        outcomes: Counter[str] = Counter()
+        async with aclosing(dialogue(self._codec, order, request_iterator)) as events:
+            async for event in events:
+                if isinstance(event, pb.RemoteQuery):
+                    yield pb.AttackRemoteResponse(query=event)
+                else:
+                    outcomes[event.outcome] += 1
+                    self._engine.meter.finished(event.attack, event.outcome)
+                    result = await self._codec.from_forged(order.attack, event)
+                    yield pb.AttackRemoteResponse(result=result)
+        yield pb.AttackRemoteResponse(summary=pb.AttackSummary(manifest=order.attack.manifest, **outcomes))
 
     async def _attack(self, request: pb.AttackRequest, origin: Origin, path: str = "") -> pb.AttackResponse:
         order = await self._codec.to_attack(request, origin, path)

@@ -9,6 +9,7 @@ DEFAULT_TOP_K, MAX_TOP_K = 5, 1000  # classes listed
 MAX_STOP_MARGIN = 1000.0  # logits
 MAX_TIME_LIMIT_S = 3600.0
 MAX_EVERY_STEPS = 10_000  # moves between two reports
+MAX_CLASSES = 65_536  # of a model that only the caller sees
 MAX_ID = 64  # characters
 MAX_CALLER = 64  # characters
 MOST_FILES = 4  # times max_pixels in all files of a request

@@ -20,10 +20,12 @@ import numpy as np
 import torch
 
 from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, manifest_pb2
+from iguana_server.attacks.decision import Decision
 from iguana_server.attacks.script import Act
 from iguana_server.detectors.net import Panel, SafetyNet, Screen, Verdict
 from iguana_server.engine.answer import Forged, Looked
 from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
+from iguana_server.engine.remote import Remote
 from iguana_server.errors import InternalError, InvalidArgument, NotFound
 from iguana_server.models.base import NAME, Model
 from iguana_server.rpc import classification, guard
@@ -33,16 +35,18 @@ from iguana_server.rpc.draft import Draft, to_draft, top_k
 from iguana_server.rpc.faults import Faults, text
 from iguana_server.rpc.goal import Classes
 from iguana_server.rpc.image import is_on_grid, to_pixels
-from iguana_server.rpc.manifest import manifest
+from iguana_server.rpc.manifest import manifest, versions
 from iguana_server.rpc.memory import Memory
 from iguana_server.rpc.method import images_of
 from iguana_server.rpc.origin import Origin
+from iguana_server.rpc.remote import RemoteModel, check_start, digested, out_of_record, to_model, to_query
 from iguana_server.rpc.result import Delivery, from_forged
 from iguana_server.rpc.words import STRICT
 
 T = TypeVar("T")
 
 _LITTLE = 2**18  # numbers of a picture that is read at once: 0.2 ms
+_WAITING_SHARE = 4  # of the images' memory: what attacks may hold that wait for their callers
 _PLACES = 4  # of a request in the threads: enough to keep them busy
 _MANIFEST_BYTES = 2048  # of an answer, but for its parameters
 _COLUMN_BYTES = 8  # of a number of a parameter
@@ -70,9 +74,27 @@ class AttackOrder:
 
     images: torch.Tensor  # [n, C, H, W]
     acts: Sequence[Callable[[Sequence[int]], AttackJob]]
-    model: Model
+    model: Model | RemoteModel
     delivery: Delivery
     manifest: attack_pb2.AttackManifest
+
+
+@dataclass(frozen=True)
+class RemoteOrder:
+    """An attack on a model that only the caller sees, and what the caller has recorded of it."""
+
+    attack: AttackOrder
+    remote: Remote
+    labels: bool  # are enough
+    recorded: int  # answers
+    digest: bytes  # of the pictures that these are of
+    queries: int  # at once
+    answers: int  # at once
+
+    @property
+    def classes(self) -> int:
+        """Of the model."""
+        return len(self.attack.model.spec.classes)
 
 
 class Codec:
@@ -96,6 +118,7 @@ class Codec:
         self._classes = {name: Classes(name, model.spec.classes) for name, model in models.items()}
         self._decoders = decoders
         self._memory = Memory(limits.max_image_memory)
+        self._waiting = Memory(limits.max_image_memory // _WAITING_SHARE)
 
     async def to_classify(
         self, request: classify_pb2.ClassifyRequest, origin: Origin, path: str = ""
@@ -192,11 +215,26 @@ class Codec:
         whole: bool = True,
     ) -> AttackOrder:
         """Read a batch to be forged; whole: the answer is one message."""
-        arrived = time.monotonic()
         faults = Faults(path)
         model = self._model(request.model, faults)
-        self._check_count(request.images, faults)
         classes = self._classes[model.spec.name]
+        return await self._to_forged(
+            request, model, classes, origin, faults, report_every=report_every, whole=whole
+        )
+
+    async def _to_forged(
+        self,
+        request: attack_pb2.AttackRequest,
+        model: Model | RemoteModel,
+        classes: Classes,
+        origin: Origin,
+        faults: Faults,
+        *,
+        report_every: int = 0,
+        whole: bool,
+    ) -> AttackOrder:
+        arrived = time.monotonic()
+        self._check_count(request.images, faults)
         draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
         if draft is not None:
             looks = draft.method.looks(len(request.images))
@@ -250,6 +288,54 @@ class Codec:
         every = request.every_steps or 1
         return await self.to_attack(request.request, origin, "request.", report_every=every, whole=False)
 
+    async def to_remote(self, start: attack_pb2.RemoteStart, origin: Origin) -> RemoteOrder:
+        """Read an attack on a model that only the caller sees."""
+        faults = Faults("start.")
+        model = to_model(start.model, self.limits, faults)
+        check_start(start, faults)
+        faults.check()
+        classes = await self._apart(partial(Classes, model.spec.name, model.spec.classes))
+        inner = Faults("start.request.")
+        order = await self._to_forged(start.request, model, classes, origin, inner, whole=False)
+        self._check_reply(1, order.delivery.largest(model.spec), inner)
+        order.manifest.run.CopyFrom(manifest_pb2.Manifest(versions=versions()))
+        (act,) = order.acts
+        job = act(range(len(order.images)))
+        kind = job.plan.attack
+        shapes = [column.shape for column in kind.columns().values()]
+        self._waiting.hold(model.room(job.size, shapes.count("image"), shapes.count("logits")), job)
+        lay_out = partial(Remote, job, len(classes.names), model.memory_format)
+        remote = await self._apart(lay_out)
+        if start.recorded > remote.looks:
+            raise out_of_record(remote.looks, start.recorded)
+        return RemoteOrder(
+            attack=order,
+            remote=remote,
+            labels=issubclass(kind, Decision),
+            recorded=start.recorded,
+            digest=start.digest,
+            queries=model.queries(self.limits),
+            answers=model.answers(self.limits),
+        )
+
+    async def ask(self, order: RemoteOrder) -> tuple[list[int], torch.Tensor]:
+        """Return what a remote attack asks for next: samples, and pictures [m, C, H, W]."""
+        return await self._apart(order.remote.ask)
+
+    async def tell(self, order: RemoteOrder, scores: torch.Tensor) -> Sequence[Forged]:
+        """Tell a remote attack the scores [m, K] of these; return the answers of the samples that are done."""
+        return await self._apart(partial(order.remote.tell, scores))
+
+    async def to_query(
+        self, first: int, points: torch.Tensor, samples: Sequence[int]
+    ) -> attack_pb2.RemoteQuery:
+        """Write a query; see remote.to_query."""
+        return await self._apart(partial(to_query, first, points, samples))
+
+    async def to_digest(self, digest: bytes, points: torch.Tensor) -> bytes:
+        """Go on with a digest; see remote.digested."""
+        return await self._apart(partial(digested, digest, points))
+
     async def from_forged(self, order: AttackOrder, forged: Forged) -> attack_pb2.AttackResult:
         """Write the result of a sample."""
         clean = order.images[forged.sample]
@@ -276,7 +362,7 @@ class Codec:
             raise NotFound("model", name, difflib.get_close_matches(name, self.models))
         return self.models[name]
 
-    def _victim(self, name: str, model: Model, faults: Faults) -> Model | None:
+    def _victim(self, name: str, model: Model | RemoteModel, faults: Faults) -> Model | None:
         """Return the model that is only shown what was made for another, if one is named."""
         if not name:
             return None
@@ -293,7 +379,7 @@ class Codec:
             faults.add("images", f"1..{self.limits.max_images} images", str(len(images)))
             faults.check()
 
-    def _check_cost(self, steps: int, model: Model, faults: Faults) -> None:
+    def _check_cost(self, steps: int, model: Model | RemoteModel, faults: Faults) -> None:
         """Refuse work that could never wait, before an image is decoded; `steps` are of all rows together."""
         cost, most = steps * math.prod(model.spec.shape), self.limits.max_waiting_cost
         if cost > most:
@@ -312,7 +398,7 @@ class Codec:
         self,
         images: Sequence[image_pb2.Image],
         field: str,
-        model: Model,
+        model: Model | RemoteModel,
         faults: Faults,
         panel: Panel | None = None,
     ) -> torch.Tensor:
@@ -436,7 +522,7 @@ def _check_grid(images: Sequence[image_pb2.Image], clean: torch.Tensor, faults: 
             return
 
 
-def _largest(draft: Draft, model: Model, victim: Model | None) -> int:
+def _largest(draft: Draft, model: Model | RemoteModel, victim: Model | None) -> int:
     """The most bytes that one sample adds to the answer."""
     top = draft.delivery.top_k
     seen = 0 if victim is None else 2 * classification.largest(victim.spec.classes, top)

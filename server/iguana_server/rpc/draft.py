@@ -19,6 +19,7 @@ from iguana_server.rpc.faults import Faults, bound, number
 from iguana_server.rpc.goal import Classes, to_goals
 from iguana_server.rpc.manifest import manifest
 from iguana_server.rpc.method import TARGETS, Method, to_method
+from iguana_server.rpc.remote import RemoteModel
 from iguana_server.rpc.result import Delivery
 from iguana_server.rpc.words import KEEP_LAST, LOSS, ON_GRID, PNG, STOP_ON, STRICT
 
@@ -39,7 +40,11 @@ class Draft:
 
 
 def to_draft(
-    request: attack_pb2.AttackRequest, model: Model, classes: Classes, limits: Limits, faults: Faults
+    request: attack_pb2.AttackRequest,
+    model: Model | RemoteModel,
+    classes: Classes,
+    limits: Limits,
+    faults: Faults,
 ) -> Draft | None:
     """Read a request whose number of images is right; None where it names no method."""
     n = len(request.images)

@@ -11,6 +11,7 @@ import torch
 
 from iguana.v1 import manifest_pb2
 from iguana_server.models.base import Model
+from iguana_server.rpc.remote import RemoteModel
 
 DISTRIBUTION = "iguana-server"
 
@@ -25,7 +26,7 @@ def versions() -> Mapping[str, str]:
     return {"iguana": iguana, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def manifest(model: Model, *, strict: bool) -> manifest_pb2.Manifest:
+def manifest(model: Model | RemoteModel, *, strict: bool) -> manifest_pb2.Manifest:
     """Return the manifest of an answer of this model."""
     return manifest_pb2.Manifest(
         model=model.spec.name,

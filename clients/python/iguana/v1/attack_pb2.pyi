@@ -3273,3 +3273,259 @@ class StreamAttackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___StreamAttackResponse: _TypeAlias = StreamAttackResponse  # noqa: Y015
+
+@_typing.final
+class AttackRemoteRequest(_message.Message):
+    """AttackRemoteRequest is what a caller sends to have a model of its own attacked: one
+    start, then answers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> Global___RemoteStart:
+        """start is the first message, and no other."""
+
+    @_builtins.property
+    def answer(self) -> Global___RemoteAnswer:
+        """answer is what the model says of pictures that were asked for."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___RemoteStart | None = ...,
+        answer: Global___RemoteAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["start", "answer"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___AttackRemoteRequest: _TypeAlias = AttackRemoteRequest  # noqa: Y015
+
+@_typing.final
+class RemoteStart(_message.Message):
+    """RemoteStart is the attack, and the model as far as it must be known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    recorded: _builtins.int
+    """recorded is the number of answers that the caller has already, from a stream that
+    broke: they are the first to be sent, and their pictures are not asked for again. At
+    most the looks of the attack.
+    """
+    digest: _builtins.bytes
+    """digest is the record's: for each picture, in the order they were asked for,
+    digest = SHA-256(digest before + its pixels as float32 [height, width, channels],
+    little-endian), at first 32 zero bytes. Empty without a record. A digest that is not
+    that of the pictures of this attack is refused.
+    """
+    @_builtins.property
+    def request(self) -> Global___AttackRequest:
+        """request is the attack, by a method that needs no gradients. model, determinism,
+        time_limit_s, diagnose and victim must not be set, and goals name classes by index:
+        the whole attack follows from this message and the answers.
+        """
+
+    @_builtins.property
+    def model(self) -> Global___RemoteModel:
+        """model is what the server must know of the model."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___AttackRequest | None = ...,
+        model: Global___RemoteModel | None = ...,
+        recorded: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model", b"model", "recorded", b"recorded", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoteStart: _TypeAlias = RemoteStart  # noqa: Y015
+
+@_typing.final
+class RemoteModel(_message.Message):
+    """RemoteModel is a model that only the caller sees."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """height of its pictures in pixels, 1 to limits.max_side. Tensors have it; of files the
+    short side is brought to the longer of height and width, and the centre is cut.
+    """
+    width: _builtins.int
+    """width of its pictures in pixels, 1 to limits.max_side."""
+    channels: _builtins.int
+    """channels of its pictures: 3 (RGB) or 1 (grey)."""
+    classes: _builtins.int
+    """classes is the number of its classes, 2 to 65536. Their names are their indices."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        channels: _builtins.int = ...,
+        classes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "classes", b"classes", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoteModel: _TypeAlias = RemoteModel  # noqa: Y015
+
+@_typing.final
+class RemoteAnswer(_message.Message):
+    """RemoteAnswer is what the model says of pictures, in the order they were asked for: of
+    all that are open, or of the first few.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """number is that of the first of these pictures."""
+    @_builtins.property
+    def scores(self) -> _image_pb2.Tensor:
+        """scores are logits or any scores of which the largest wins: float32 [pictures,
+        classes]. One that is not finite fails its sample.
+        """
+
+    @_builtins.property
+    def labels(self) -> Global___RemoteLabels:
+        """labels only: for boundary, hopskipjump and rays. They count as scores of 1 and 0."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        scores: _image_pb2.Tensor | None = ...,
+        labels: Global___RemoteLabels | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "labels", b"labels", "scores", b"scores"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "labels", b"labels", "number", b"number", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["scores", "labels"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___RemoteAnswer: _TypeAlias = RemoteAnswer  # noqa: Y015
+
+@_typing.final
+class RemoteLabels(_message.Message):
+    """RemoteLabels are the classes of pictures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """values are one a picture, each below the number of classes."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoteLabels: _TypeAlias = RemoteLabels  # noqa: Y015
+
+@_typing.final
+class AttackRemoteResponse(_message.Message):
+    """AttackRemoteResponse is one event of an attack on a model of the caller's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def query(self) -> Global___RemoteQuery:
+        """query asks what the model says; the server waits for the answer, as long as the
+        call lasts.
+        """
+
+    @_builtins.property
+    def result(self) -> Global___AttackResult:
+        """result of one sample, as soon as it is done."""
+
+    @_builtins.property
+    def summary(self) -> Global___AttackSummary:
+        """summary closes the stream. The manifest's run tells of no model."""
+
+    def __init__(
+        self,
+        *,
+        query: Global___RemoteQuery | None = ...,
+        result: Global___AttackResult | None = ...,
+        summary: Global___AttackSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "query", b"query", "result", b"result", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "query", b"query", "result", b"result", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["query", "result", "summary"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___AttackRemoteResponse: _TypeAlias = AttackRemoteResponse  # noqa: Y015
+
+@_typing.final
+class RemoteQuery(_message.Message):
+    """RemoteQuery asks for the model's answers to pictures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """number of the first picture: how many were asked for before, recorded ones too."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.Image]:
+        """images are tensors: uint8 where all pixels lie on the 8-bit grid, else float32."""
+
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """samples are the places in the request of the pictures that these stem from."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        images: _abc.Iterable[_image_pb2.Image] | None = ...,
+        samples: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "number", b"number", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoteQuery: _TypeAlias = RemoteQuery  # noqa: Y015

@@ -62,6 +62,11 @@ class AttackServiceStub:
                 request_serializer=iguana_dot_v1_dot_attack__pb2.StreamAttackRequest.SerializeToString,
                 response_deserializer=iguana_dot_v1_dot_attack__pb2.StreamAttackResponse.FromString,
                 _registered_method=True)
+        self.AttackRemote = channel.stream_stream(
+                '/iguana.v1.AttackService/AttackRemote',
+                request_serializer=iguana_dot_v1_dot_attack__pb2.AttackRemoteRequest.SerializeToString,
+                response_deserializer=iguana_dot_v1_dot_attack__pb2.AttackRemoteResponse.FromString,
+                _registered_method=True)
 
 
 class AttackServiceServicer:
@@ -104,6 +109,16 @@ class AttackServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttackRemote(self, request_iterator, context):
+        """AttackRemote forges a batch that fools a model which only the caller sees: the server
+        asks what it says of pictures, the caller answers with scores or labels. All follows
+        from the start and the answers, so a stream that broke is resumed by sending both
+        again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AttackServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +136,11 @@ def add_AttackServiceServicer_to_server(servicer, server):
                     servicer.StreamAttack,
                     request_deserializer=iguana_dot_v1_dot_attack__pb2.StreamAttackRequest.FromString,
                     response_serializer=iguana_dot_v1_dot_attack__pb2.StreamAttackResponse.SerializeToString,
+            ),
+            'AttackRemote': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttackRemote,
+                    request_deserializer=iguana_dot_v1_dot_attack__pb2.AttackRemoteRequest.FromString,
+                    response_serializer=iguana_dot_v1_dot_attack__pb2.AttackRemoteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +237,33 @@ class AttackService:
             '/iguana.v1.AttackService/StreamAttack',
             iguana_dot_v1_dot_attack__pb2.StreamAttackRequest.SerializeToString,
             iguana_dot_v1_dot_attack__pb2.StreamAttackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttackRemote(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/iguana.v1.AttackService/AttackRemote',
+            iguana_dot_v1_dot_attack__pb2.AttackRemoteRequest.SerializeToString,
+            iguana_dot_v1_dot_attack__pb2.AttackRemoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,12 @@ class AttackServiceStub:
     done, in any order, told apart by the caller's ids. A bad item is answered by a
     Failure and the stream goes on.
     """
+    AttackRemote: _grpc.StreamStreamMultiCallable[_attack_pb2.AttackRemoteRequest, _attack_pb2.AttackRemoteResponse]
+    """AttackRemote forges a batch that fools a model which only the caller sees: the server
+    asks what it says of pictures, the caller answers with scores or labels. All follows
+    from the start and the answers, so a stream that broke is resumed by sending both
+    again.
+    """
 
 @_typing.type_check_only
 class AttackServiceAsyncStub(AttackServiceStub):
@@ -86,6 +92,12 @@ class AttackServiceAsyncStub(AttackServiceStub):
     """StreamAttack is a pipeline: many requests on one stream, each answered when it is
     done, in any order, told apart by the caller's ids. A bad item is answered by a
     Failure and the stream goes on.
+    """
+    AttackRemote: _aio.StreamStreamMultiCallable[_attack_pb2.AttackRemoteRequest, _attack_pb2.AttackRemoteResponse]  # type: ignore[assignment]
+    """AttackRemote forges a batch that fools a model which only the caller sees: the server
+    asks what it says of pictures, the caller answers with scores or labels. All follows
+    from the start and the answers, so a stream that broke is resumed by sending both
+    again.
     """
 
 class AttackServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -131,6 +143,18 @@ class AttackServiceServicer(metaclass=_abc_1.ABCMeta):
         """StreamAttack is a pipeline: many requests on one stream, each answered when it is
         done, in any order, told apart by the caller's ids. A bad item is answered by a
         Failure and the stream goes on.
+        """
+
+    @_abc_1.abstractmethod
+    def AttackRemote(
+        self,
+        request_iterator: _MaybeAsyncIterator[_attack_pb2.AttackRemoteRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_attack_pb2.AttackRemoteResponse], _abc.AsyncIterator[_attack_pb2.AttackRemoteResponse]]:
+        """AttackRemote forges a batch that fools a model which only the caller sees: the server
+        asks what it says of pictures, the caller answers with scores or labels. All follows
+        from the start and the answers, so a stream that broke is resumed by sending both
+        again.
         """
 
 def add_AttackServiceServicer_to_server(servicer: AttackServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
