@@ -225,7 +225,8 @@ def test_a_message_that_grows_by_decompression_is_refused(
 
 # --- messages --------------------------------------------------------------------------
 
-IMAGES, GOALS, REQUEST = 2, 3, {"StreamClassify": [2], "StreamAttack": [2], "WatchAttack": [1]}
+IMAGES, GOALS, REQUEST = 2, 3, {"StreamClassify": [2], "StreamDetect": [2], "StreamAttack": [2], "WatchAttack": [1]}
+TOP_K = {"Classify": 3, "Detect": 4, "Attack": 14}
 METHODS = {"pgd": 18, "apgd": 22, "forge": 23}
 
 
@@ -238,8 +239,9 @@ def _amplified(rpc: Rpc, size: int) -> Iterator[tuple[str, bytes]]:
     good = rpc.good[0].SerializeToString()
     to = REQUEST.get(rpc.name, [])
     inner = rpc.good[0].request.SerializeToString() if to else good  # type: ignore[attr-defined]
-    if "Classify" in rpc.name or "Attack" in rpc.name:  # all of it is read, and none is computed
-        inner += tag(3 if "Classify" in rpc.name else 14, 0) + varint(5000)  # top_k
+    for name, number in TOP_K.items():  # all of it is read, and none is computed
+        if name in rpc.name:
+            inner += tag(number, 0) + varint(5000)
     whole = within(to, inner)
     for number, name in ((IMAGES, "images"), (GOALS, "goals")):
         yield f"empty {name}", within(to, inner + _filled(field(number, b""), size))
