@@ -1,4 +1,4 @@
-# make demo | test | soak | serve | bench | gpu | lint | clean        (make help)
+# make demo | test | soak | serve | bench | strength | train | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
@@ -15,7 +15,7 @@ TORCH_VERSION := 2.13.0
 CSRC  := $(shell find csrc -type f)
 
 help: ## say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(VENV)/.installed ## forge the iguana: a real server, a real photo, out/iguana.png
 	$(PY) examples/demo.py
@@ -43,6 +43,24 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 
 bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; each alone: python -m benchmarks.NAME --help
 	for name in kernels attacks serving batching; do $(PY) -m benchmarks.$$name || exit 1; done
+
+# The commands of the model cards (server/iguana_server/models/weights). What is cut off goes on where it was.
+DATA  ?= /usr/share/datasets/fashion-mnist
+TRAIN := $(VENV)/bin/iguana-server train
+
+train: train-standard train-robust train-ensemble ## the Fashion-MNIST classifiers again, into out/train; some 50 minutes of one core
+
+train-standard: $(VENV)/.installed ## fashion-mnist-cnn, on the pictures as they are
+	$(TRAIN) standard --data $(DATA) --out out/train/standard --name fashion_mnist_cnn
+
+train-robust: $(VENV)/.installed ## fashion-mnist-robust, adversarially
+	$(TRAIN) fast --data $(DATA) --out out/train/robust --name fashion_mnist_robust --half --epochs 9
+
+train-ensemble: $(VENV)/.installed ## fashion-mnist-ensemble, five small ones
+	$(TRAIN) ensemble --data $(DATA) --out out/train/ensemble --half --epochs 8
+
+strength: $(VENV)/.bench ## success and norms of all attacks beside the libraries, an hour
+	$(PY) -m benchmarks.strength
 
 # Whatever fails, the rest is run as well: a GPU is seldom at hand.
 gpu: $(VENV)/.tested ## the CUDA half, its tests and benchmarks; needs a GPU and nvcc: make gpu TORCH=cuda (8 minutes at most)
@@ -87,4 +105,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo serve test soak lint bench gpu clean
+.PHONY: help demo serve test soak lint bench strength train train-standard train-robust train-ensemble gpu clean

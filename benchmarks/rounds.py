@@ -9,15 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 Run = Callable[[], object]
 
 
-def alternate(sides: Mapping[str, Run], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+def alternate(
+    sides: Mapping[str, Run],
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Return the seconds of each side's runs; in every round each side runs once, in order."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(warm_up + rounds):
         for name, run in sides.items():
-            began = time.perf_counter()
+            began = clock()
             run()
             if turn >= warm_up:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     return times
 
 

@@ -3,7 +3,7 @@
 Two forgeries of one photo, by plain PGD and by EOT (Athalye et al. 2018), go through a hundred simulated
 prints and photographs each: rotation, perspective, light, blur, sensor noise, JPEG. The camera is Pillow's and
 numpy's, not the transforms that the attack has used, and draws with seeds of its own. Prints a table and
-draws out/camera.png. Takes two minutes of one core.
+draws out/camera.png. Run as `python -m examples.camera`; it takes some two minutes of one core.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from demo import HERE, OUT, server
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from examples.demo import HERE, OUT, server
 from iguana import Client
 from iguana.result import ClassScore
 
 Pixels = NDArray[np.uint8]
 TARGET, CATS = "common iguana", range(281, 286)  # ImageNet's tabby, tiger, Persian, Siamese and Egyptian cats
-EPSILON, STEPS, COPIES, DRAWS, FIRST_SEED = 16 / 255, 60, 10, 100, 10_000
+EPSILON, STEPS, COPIES, DRAWS, FIRST_SEED = 8 / 255, 60, 10, 100, 10_000
 BATCH = 25  # pictures of a request
 SHOWN = 5  # photographs of each on the sheet
 
@@ -59,7 +59,7 @@ def _askew(draw: np.random.Generator, side: int) -> Sequence[float]:
 def forge(client: Client) -> dict[str, Pixels]:
     """The clean picture as the model takes it in, and the two forgeries."""
     made: dict[str, Pixels] = {}
-    for method, more in (("pgd", {}), ("eot", {"copies": COPIES})):
+    for method, copies in (("pgd", None), ("eot", COPIES)):
         result = client.attack(
             HERE / "cat.png",
             method,
@@ -71,7 +71,7 @@ def forge(client: Client) -> dict[str, Pixels]:
             strict=False,
             return_clean=True,
             timeout_s=900,
-            **more,  # type: ignore[typeddict-item]
+            copies=copies,
         )[0]
         assert result.clean is not None  # noqa: S101 - it was asked for
         made["clean"] = np.asarray(result.clean.pixels, np.uint8)

@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "detectors": {"models"},
     "engine": {"attacks", "models"},
     "training": {"models", "detectors", "attacks", "engine"},
+    "evaluation": {"app", "attacks", "config", "rpc", "training"},
     "telemetry": {"config", "engine"},
     "rpc": {"engine", "attacks", "detectors", "models", "ops", "telemetry", "config"},
 }
@@ -27,6 +28,7 @@ WIRE = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "google", "igua
 ONLY: dict[str, set[str]] = {
     **{name: {"rpc", "app", "telemetry"} for name in WIRE},
     "prometheus_client": {"telemetry"},
+    "iguana": {"rpc", "app", "telemetry", "evaluation"},
     "opentelemetry": {"telemetry", "rpc"},
     "PIL": {"rpc"},
 }

@@ -23,7 +23,7 @@ from iguana_server.rpc.image import to_pixels
 from iguana_server.training import detector, fashion_mnist
 
 IDX = "t10k-images-idx3-ubyte.gz"
-CALIBRATED_ON, FITTED_ON = 5000, 20_000  # the first so many pictures of the test and the training set
+CALIBRATED_ON, FITTED_ON = 5000, 10_000  # the first so many pictures of the test and the training set
 KINDS = (".png", ".jpg", ".jpeg", ".webp")
 
 

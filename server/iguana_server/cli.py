@@ -1,4 +1,4 @@
-"""The command `iguana-server`: serve, config (every setting is a flag; its name is its key in the file), calibrate."""
+"""The command `iguana-server`: serve, config, train, calibrate, evaluate. A setting is a flag named as in the file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NoReturn, get_args, get_origin
@@ -28,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Iguana: a gRPC model server for the adversarial game.",
 )
+evaluate = typer.Typer(no_args_is_help=True, help="Say how good a model is.")
+app.add_typer(evaluate, name="evaluate")
 
 
 def _with_settings(command: Callable[[Config], None]) -> Callable[..., None]:
@@ -141,7 +144,8 @@ def calibrate(
     ] = None,
 ) -> None:
     """Calibrate a model's detectors on clean pictures; serve them by models.detectors."""
-    from iguana_server.calibrate import calibrate, find_model  # noqa: PLC0415 (torch: not for every command)
+    process.prepare()
+    from iguana_server.calibrate import calibrate, find_model  # noqa: PLC0415 (as above)
 
     try:
         network = find_model(model, manifest)
@@ -154,6 +158,85 @@ def calibrate(
         typer.echo(f"{path}: {made.pictures} pictures ({made.data})")
         for name in made.scores:
             typer.echo(f"{name:12} threshold {made.threshold(name, made.rate):.6g} at {made.rate:g}")
+
+
+@app.command(
+    "train",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train(context: typer.Context) -> None:
+    """Train a classifier by a recipe, adversarially or not; `train --help` lists them."""
+    process.prepare()
+    from iguana_server.training.command import main  # noqa: PLC0415 (imports torch, as above)
+
+    try:
+        main(context.args)
+    except (ServeError, OSError) as error:
+        _fail(error, 1)
+
+
+@evaluate.command("robustness")
+def robustness(
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="folder of class folders, or of pictures named *_INDEX, or of Fashion-MNIST's IDX files (.gz); "
+            "or an .npz of images (uint8) and labels"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the results; one that was begun is gone on with")],
+    model: Annotated[str, typer.Option(help="a model's name: built in, or the server's")] = "",
+    manifest: Annotated[Path | None, typer.Option(help="a model of your own, in place of --model")] = None,
+    server: Annotated[
+        str, typer.Option(help="HOST:PORT of a running server; none: one in this process, for the time")
+    ] = "",
+    device: Annotated[str, typer.Option(help="of the server in this process: cpu, cuda or cuda:N")] = "cpu",
+    attacks: Annotated[
+        str, typer.Option(help="names, with parameters if need be: fgsm,pgd:steps=40,square:queries=500")
+    ] = "fgsm,pgd:steps=20,autoattack:steps=20:queries=1000",
+    epsilons: Annotated[
+        str, typer.Option(help="radii of Linf balls, in units of a [0, 1] pixel")
+    ] = "2/255,8/255",
+    l2_epsilons: Annotated[str, typer.Option(help="radii of L2 balls, for attacks in those")] = "",
+    samples: Annotated[int | None, typer.Option(min=1, help="the first so many pictures; none: all")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="pictures of a request")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="fixes all randomness")] = 0,
+    diagnose: Annotated[
+        bool, typer.Option(help="let noise and queries try what attacks by gradients do not fool")
+    ] = True,
+) -> None:
+    """Attack a data set: robust accuracy against radius, by class, the worst pictures; as PNG, HTML and JSON."""
+    process.prepare()
+    from rich.console import Console  # noqa: PLC0415 (after prepare(), as below)
+
+    from iguana import Client, IguanaError  # noqa: PLC0415
+    from iguana_server.evaluation import local  # noqa: PLC0415 (as above)
+    from iguana_server.evaluation.robustness import MESSAGE_BYTES, Evaluation  # noqa: PLC0415
+    from iguana_server.evaluation.trial import parse_radii  # noqa: PLC0415
+
+    try:
+        asked = Evaluation(
+            data=data,
+            attacks=attacks.split(","),
+            linf=parse_radii(epsilons, "--epsilons"),
+            l2=parse_radii(l2_epsilons, "--l2-epsilons"),
+            out=out,
+            samples=samples,
+            batch=batch,
+            seed=seed,
+            diagnose=diagnose,
+        )
+        there = nullcontext(server) if server else local.serving(local.flags(model, manifest, device))
+        with (
+            there as address,
+            Client(address, max_send_bytes=MESSAGE_BYTES, max_receive_bytes=MESSAGE_BYTES) as client,
+        ):
+            asked.run(client, model, Console(width=None if sys.stdout.isatty() else 140))
+    except (ServeError, IguanaError, OSError) as error:
+        _fail(error, 2)
+    else:
+        typer.echo(out / "index.html")
 
 
 def _leave_after(seconds: float) -> None:

@@ -18,13 +18,13 @@ from tests.nets import CLASSES, pictures, toy
 from tests.problems import PROBLEMS
 
 MODEL = toy()
-STILL = dict.fromkeys(STRENGTHS, 0.0)
+STILL: dict[str, Any] = dict.fromkeys(STRENGTHS, 0.0)
 
 
 @pytest.mark.parametrize("on_grid", [False, True], ids=["float", "grid"])
 @pytest.mark.parametrize(("copies", "strengths"), [(0, {}), (1, STILL), (3, STILL), (7, STILL)])
 def test_eot_without_transforms_is_pgd_bit_for_bit(
-    copies: int, strengths: dict[str, float], on_grid: bool
+    copies: int, strengths: dict[str, Any], on_grid: bool
 ) -> None:
     common: dict[str, Any] = {"steps": 6, "stop": NEVER, "keep_last": True, "on_grid": on_grid}
     table = EOT.new(pictures(6), classes=CLASSES, copies=copies, **strengths, **common)

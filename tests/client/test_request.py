@@ -62,6 +62,8 @@ def test_every_field_of_a_request_is_reachable() -> None:
         strict=False,
         time_limit_s=1.5,
         return_clean=True,
+        diagnose=True,
+        victim="another",
         top_k=9,
         epsilon=8 / 255,
     )
@@ -79,7 +81,7 @@ def test_every_field_of_a_request_is_reachable() -> None:
 
 
 def test_every_field_of_classify_is_reachable() -> None:
-    request = classify_request(PICTURE, model="net", top_k=3, logits=True, strict=True)
+    request = classify_request(PICTURE, model="net", top_k=3, logits=True, strict=True, guard=True)
     fields = {field.name for field in classify_pb2.ClassifyRequest.DESCRIPTOR.fields}
     assert {field.name for field, _ in request.ListFields()} == fields
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from iguana_server.app import load_nets
-from iguana_server.cli import app
+from iguana_server.calibrate import calibrate, find_model
 from iguana_server.config import Config
 from iguana_server.detectors.catalog import available
 from iguana_server.detectors.net import built_in
-from iguana_server.errors import ModelRefused
+from iguana_server.errors import InvalidArgument, ModelRefused, NotFound, ServeError
 from iguana_server.models import catalog
 from iguana_server.models.base import Model
 from iguana_server.training import fashion_mnist
@@ -39,8 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def calibrate(*arguments: str | Path) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["calibrate", *map(str, arguments)])
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "iguana_server", "calibrate", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
 
 
 def test_shipped_detectors_keep_their_rate_on_pictures_they_have_not_seen(model: Model) -> None:
@@ -62,10 +67,10 @@ def test_shipped_detectors_keep_their_rate_on_pictures_they_have_not_seen(model:
 
 def test_command_makes_what_the_server_loads(model: Model, folder: Path, tmp_path: Path) -> None:
     made = tmp_path / "own.safetensors"
-    result = calibrate(
+    result = command(
         "--model", "fashion-mnist-cnn", "--data", folder, "--scale", "1", "--scale", "1.5", "--fpr", "0.1", "--out", made
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
+    assert result.returncode == 0, result.stderr
     assert "144 pictures (24 photographs, 6 crops of each)" in result.stdout
     config = Config.load(flags={"models.detectors": [str(made)], "models.load": ["fashion-mnist-cnn"]})
     net = load_nets(config, {"fashion-mnist-cnn": model})["fashion-mnist-cnn"]
@@ -75,25 +80,42 @@ def test_command_makes_what_the_server_loads(model: Model, folder: Path, tmp_pat
         load_nets(config, {})
 
 
+def test_command_refuses_by_name_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    made = tmp_path / "x.safetensors"
+    result = command("--model", "fashion-mnist-cn", "--data", folder, "--out", made)
+    assert result.returncode == 2
+    assert "no 'fashion-mnist-cn' (close: fashion-mnist-cnn" in result.stderr
+    assert not made.exists()
+
+
 @pytest.mark.parametrize(
-    ("arguments", "want"),
+    ("given", "error", "want"),
     [
-        (["--model", "fashion-mnist-cn"], "model: no 'fashion-mnist-cn' (close: fashion-mnist-cnn"),
-        ([], "--model: want it or --manifest, got both or neither"),
-        (["--model", "fashion-mnist-cnn", "--detector", "lid"], "fashion-mnist-cnn: lid: want labelled pictures"),
-        (["--model", "fashion-mnist-cnn", "--detector", "x"], "--detector: want learned, lid, "),
-        (["--model", "fashion-mnist-cnn", "--scale", "0.5"], "--scale: want 1 to 4, got 0.5"),
-        (["--model", "fashion-mnist-cnn", "--fpr", "0.01"], "false_positive_rate: want 0.04 (of 24 clean pictures) to 0.5, got 0.01"),
+        ({"names": ["lid"]}, ModelRefused, "fashion-mnist-cnn: lid: want labelled pictures"),
+        ({"names": ["x"]}, InvalidArgument, "--detector: want learned, lid, .*, got x"),
+        ({"scales": (0.5,)}, InvalidArgument, "--scale: want 1 to 4, got 0.5"),
+        ({"rate": 0.01}, InvalidArgument, r"false_positive_rate: want 0.04 \(of 24 clean pictures\) to 0.5, got 0.01"),
     ],
 )  # fmt: skip
-def test_command_refuses_by_name(arguments: list[str], want: str, folder: Path, tmp_path: Path) -> None:
-    result = calibrate(*arguments, "--data", folder, "--out", tmp_path / "x.safetensors")
-    assert result.exit_code == 2
-    assert want in result.output
-    assert not (tmp_path / "x.safetensors").exists()
+def test_wrong_wishes_are_refused_by_name(
+    given: dict[str, Any], error: type[ServeError], want: str, model: Model, folder: Path
+) -> None:
+    wishes: dict[str, Any] = {"rate": 0.05, "scales": (1.0,), "names": ()}
+    with pytest.raises(error, match=want):
+        calibrate(model, folder, **wishes | given)
 
 
-def test_command_refuses_a_folder_without_pictures(tmp_path: Path) -> None:
-    result = calibrate("--model", "fashion-mnist-cnn", "--data", tmp_path)
-    assert result.exit_code == 2
-    assert "--data: want a folder of .png" in result.output
+def test_a_folder_without_pictures_is_refused(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"--data: want a folder of \.png"):
+        calibrate(model, tmp_path, rate=0.05, scales=(1.0,), names=())
+    with pytest.raises(InvalidArgument, match="--data: want a folder, got"):
+        calibrate(model, tmp_path / "none", rate=0.05, scales=(1.0,), names=())
+
+
+def test_a_model_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="--model: want it or --manifest, got both or neither"):
+        find_model("", None)
+    with pytest.raises(InvalidArgument, match="--model: want it or --manifest, got both or neither"):
+        find_model("x", tmp_path / "x.toml")
+    with pytest.raises(NotFound):
+        find_model("x", None)

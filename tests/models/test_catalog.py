@@ -14,7 +14,13 @@ from iguana_server.models import catalog, fashion_mnist
 from . import nets
 
 FOLDER = Path(models.__file__).parent
-NAMES = ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "fashion-mnist-cnn"]
+NAMES = [
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
+    "fashion-mnist-cnn",
+    "fashion-mnist-robust",
+]
 
 
 def test_built_in_models_are_found() -> None:
@@ -63,19 +69,22 @@ def test_faulty_model_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         catalog.load("tiny")
 
 
-def test_committed_weights_are_checked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained", fashion_mnist.TRAINED, ids=lambda trained: trained.name)
+def test_committed_weights_are_checked(trained: fashion_mnist.Trained, tmp_path: Path) -> None:
     changed = tmp_path / "weights.safetensors"
-    content = bytearray(fashion_mnist.WEIGHTS.read_bytes())
-    assert len(content) < 1_500_000
+    content = bytearray(trained.weights.read_bytes())
+    assert len(content) < 700_000
     content[-1] ^= 1
     changed.write_bytes(content)
-    with pytest.raises(ModelRefused, match=rf"weights.safetensors: want sha256 {fashion_mnist.SHA256}, got "):
-        fashion_mnist.load(torch.device("cpu"), changed)
+    with pytest.raises(ModelRefused, match=rf"weights.safetensors: want sha256 {trained.sha256}, got "):
+        trained.load(torch.device("cpu"), changed)
 
 
-def test_committed_card_is_of_the_committed_weights() -> None:
-    text = fashion_mnist.WEIGHTS.with_suffix(".md").read_text()
-    assert fashion_mnist.SHA256 in text
+@pytest.mark.parametrize("trained", fashion_mnist.TRAINED, ids=lambda trained: trained.name)
+def test_committed_card_is_of_the_committed_weights(trained: fashion_mnist.Trained) -> None:
+    text = trained.weights.with_suffix(".md").read_text()
+    assert trained.sha256 in text
+    assert f"iguana-server train {trained.recipe} " in text
 
 
 def test_models_import_only_what_they_may() -> None:

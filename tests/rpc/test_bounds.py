@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, model_pb2
-from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.attacks.catalog import CATALOG
 from iguana_server.rpc.method import METHODS
 from tests.rpc.service import LIMITS, Service, tensors
 
@@ -106,6 +106,17 @@ PAST: dict[str, tuple[str, str, str] | str] = {
         "want ENCODING_TENSOR with OUTPUT_GRID_FLOAT, got ENCODING_PNG",
     ),
     "AttackRequest.return_clean": FREE,
+    "AttackRequest.diagnose": (
+        "diagnose: true pgdl2 {}",
+        "diagnose",
+        "want false, but for attacks by gradients",
+    ),
+    "AttackRequest.victim": ("victim: 'small'", "", ""),  # a name: test_transfer.py has what is refused
+    "Autoattack.version": (
+        "autoattack { queries: 9 steps: 9 version: 3 }",
+        "autoattack.version",
+        "want 1 or 3 values of AUTOATTACK_VERSION_STANDARD, AUTOATTACK_VERSION_RAND, got [3]",
+    ),
     "AttackRequest.top_k": ("top_k: 1001", "top_k", "want 1..1000, got 1001"),
     "Image.encoded": (
         "images { encoded: 'GIF89a' } images {} ",
@@ -289,7 +300,7 @@ PAST: dict[str, tuple[str, str, str] | str] = {
 # Attacks whose own steps are more than the service's limit.
 _LONG = {
     name
-    for name, attack in ATTACKS.items()
+    for name, attack in CATALOG.items()
     if "steps" in attack.parameters() and attack.parameters()["steps"].default > LIMITS.max_steps
 }
 for _name, _method in METHODS.items():
@@ -517,7 +528,7 @@ async def test_request_without_a_method_or_images_is_refused(service: Service) -
     request.ClearField("pgd")
     ((field, description),) = await violations(service, request)
     assert field == "method"
-    assert description.startswith("want one of apgd, ")
+    assert description == f"want one of the {len(METHODS)} that ListAttacks tells, such as pgd, got none"
     request = sound(attack_pb2.AttackRequest)
     request.ClearField("images")
     assert await violations(service, request) == [("images", "want 1..6 images, got 0")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from iguana.v1 import attack_pb2, classify_pb2, error_pb2
-from iguana_server.engine.answer import Forged, Looked
+from iguana_server.engine.answer import Event
 from iguana_server.engine.job import Job
 from iguana_server.errors import InvalidArgument, Overloaded
 from iguana_server.rpc.pipeline import pipeline
@@ -197,14 +197,14 @@ async def test_caller_that_writes_and_never_reads_is_held_up(
 
 async def _write_without_reading(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = 0
-    run = service.engine.run
+    stream = service.engine.stream
 
-    async def counted(job: Job) -> list[Looked | Forged]:
+    def counted(job: Job) -> AsyncGenerator[Event]:
         nonlocal begun
         begun += 1
-        return await run(job)
+        return stream(job)
 
-    monkeypatch.setattr(service.engine, "run", counted)
+    monkeypatch.setattr(service.engine, "stream", counted)
     call: Any = service.attack.StreamAttack()
     request = attack(1)
     request.images.extend(tensors(5))

@@ -227,7 +227,12 @@ def test_a_message_that_grows_by_decompression_is_refused(
 # --- messages --------------------------------------------------------------------------
 
 IMAGES, GOALS = 2, 3
-REQUEST = {"StreamClassify": [2], "StreamAttack": [2], "WatchAttack": [1], "AttackRemote": [1, 1]}
+REQUEST = {
+    **{name: [2] for name in ("StreamClassify", "StreamDetect", "StreamAttack")},
+    "WatchAttack": [1],
+    "AttackRemote": [1, 1],
+}
+TOP_K = {"Classify": 3, "Detect": 4, "Attack": 14}
 METHODS = {"pgd": 18, "apgd": 22, "forge": 23}
 
 
@@ -241,8 +246,9 @@ def _amplified(rpc: Rpc, size: int) -> Iterator[tuple[str, bytes]]:
     to = REQUEST.get(rpc.name, [])
     first: Any = rpc.good[0]
     inner = getattr(first, "start", first).request.SerializeToString() if to else good
-    if "Classify" in rpc.name or "Attack" in rpc.name:  # all of it is read, and none is computed
-        inner += tag(3 if "Classify" in rpc.name else 14, 0) + varint(5000)  # top_k
+    for name, number in TOP_K.items():  # all of it is read, and none is computed
+        if name in rpc.name:
+            inner += tag(number, 0) + varint(5000)
     whole = within(to, inner)
     for number, name in ((IMAGES, "images"), (GOALS, "goals")):
         yield f"empty {name}", within(to, inner + _filled(field(number, b""), size))

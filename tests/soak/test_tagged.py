@@ -27,7 +27,7 @@ from iguana.v1 import (
     model_pb2,
     model_pb2_grpc,
 )
-from iguana_server.attacks.catalog import ATTACKS
+from iguana_server.attacks.catalog import ATTACKS, CATALOG
 from iguana_server.models import catalog
 from tests.soak.contract import MODEL, pixels, tensor
 from tests.soak.figures import Figures, ms
@@ -180,7 +180,7 @@ class Caller:
     async def _list_attacks(self, _: random.Random) -> None:
         request = model_pb2.ListAttacksRequest()
         answer = await self._unary(self._model.ListAttacks, request, "ModelService/ListAttacks")
-        if [attack.name for attack in answer.attacks] != list(ATTACKS):
+        if [attack.name for attack in answer.attacks] != list(CATALOG):
             self._run.faults.append(f"attacks: {answer}")
 
     async def _check(self, _: random.Random) -> None:

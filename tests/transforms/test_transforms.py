@@ -75,7 +75,7 @@ def test_jpeg_is_what_libjpeg_makes(quality: int, channels: int, size: tuple[int
     x = smooth(16, channels, *size)
     ours = jpeg(x, torch.full((16,), quality))
     theirs = torch.stack([pillow(picture, quality) for picture in x])
-    off, lost = ((each - theirs).abs().mean() * 255 for each in (ours, x))
+    off, lost = (float((each - theirs).abs().mean()) * 255 for each in (ours, x))
     assert off <= max(1.0, 0.1 * lost)
     assert torch.equal((ours * 255).round() / 255, ours)
 

@@ -12,7 +12,7 @@ from iguana_server.detectors.base import Clean, Detector, Evidence
 from iguana_server.models.base import Spec
 
 WIDTHS = (16, 32, 32)  # channels of the convolutions
-EPOCHS, BATCH, RATE = 8, 128, 2e-3
+EPOCHS, BATCH, RATE = 10, 128, 2e-3
 _SEED = 0
 
 

@@ -101,7 +101,7 @@ def to_method(
     """Read the attack of n samples on a model of so many classes; None where the request names none."""
     name = request.WhichOneof("method")
     if name is None:
-        faults.add("method", f"one of {', '.join(CATALOG)}", "none")
+        faults.add("method", f"one of the {len(CATALOG)} that ListAttacks tells, such as pgd", "none")
         return None
     kind, message = CATALOG[name], getattr(request, name)
     own = Faults(f"{faults.path}{name}.")

@@ -1,1 +1,1 @@
-"""Recipes that make the committed weights again: `python -m iguana_server.training --help`."""
+"""Recipes that make the committed weights again: `iguana-server train --help`."""

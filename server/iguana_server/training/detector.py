@@ -18,7 +18,7 @@ from iguana_server.engine import AttackJob, Engine, Forged, Plan
 from iguana_server.errors import ModelRefused
 from iguana_server.models.base import Model
 
-ATTACKED = 4000  # of the pictures that are fitted to
+ATTACKED = 2500  # of the pictures that are fitted to
 FORGERIES = ("fgsm", "pgd")
 RADII = (0.01, 0.1)  # Linf
 STEPS = 10
