@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -11,16 +12,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from iguana import AsyncClient, AttackResult, Client, InvalidArgument, Transcript, Unavailable
+from iguana import AsyncClient, AttackResult, Client, InvalidArgument, Overloaded, Transcript, Unavailable
+from iguana.v1 import attack_pb2
 from iguana_server.models.base import Model
+from iguana_server.rpc.memory import Memory
 from iguana_server.rpc.remote import METHODS
 from tests.client.proxy import proxy_to
-from tests.rpc.service import CLASSES, Service, pixels, serving, small_model
+from tests.rpc.service import CLASSES, LIMITS, Service, pixels, serving, small_model, tensors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 IMAGES = pixels(4)
@@ -250,7 +255,7 @@ async def test_a_server_that_stays_away_ends_the_attack(service: Service) -> Non
             return Counting()(pictures)
 
         with Client(target, retries=1, timeout_s=2) as client, pytest.raises(Unavailable):
-            client.attack_remote(IMAGES, gone, classes=len(CLASSES))
+            client.attack_remote(IMAGES, gone, classes=len(CLASSES), queries=9)
 
     with proxy_to(service.address) as proxy:
         await asyncio.to_thread(play, proxy.close, proxy.target)
@@ -287,7 +292,7 @@ WRONG: list[tuple[Callable[[int], Any], str]] = [
 async def test_what_is_no_answer_is_refused(service: Service, said: Callable[[int], Any], match: str) -> None:
     def play() -> None:
         with Client(service.address) as client, pytest.raises(InvalidArgument, match=match):
-            client.attack_remote(IMAGES, lambda pictures: said(len(pictures)), classes=5)
+            client.attack_remote(IMAGES, lambda pictures: said(len(pictures)), classes=5, queries=9)
 
     await asyncio.to_thread(play)
 
@@ -334,6 +339,65 @@ async def test_an_idle_victim_costs_the_server_nothing(service: Service) -> None
         await client.attack(IMAGES, "square", model="small", queries=5)
     go.set()
     await playing
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["cancelled", "late"])
+async def test_a_caller_that_leaves_gives_the_memory_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """Whether it goes away or its deadline passes while the server waits for an answer."""
+    held: list[Memory] = []
+    hold = Memory.hold
+
+    def noted(memory: Memory, size: int, owner: object) -> None:
+        hold(memory, size, owner)
+        held.append(memory)
+
+    monkeypatch.setattr(Memory, "hold", noted)
+    request = attack_pb2.AttackRequest(
+        images=tensors(3), square=attack_pb2.Square(queries=[9]), stop_on=attack_pb2.STOP_ON_NEVER
+    )
+    model = attack_pb2.RemoteModel(height=12, width=14, channels=3, classes=5)
+    start = attack_pb2.RemoteStart(request=request, model=model)
+    call: Any = service.attack.AttackRemote(timeout=None if leaves else 0.5)
+    await call.write(attack_pb2.AttackRemoteRequest(start=start))
+    query = (await call.read()).query
+    assert (query.number, list(query.samples)) == (0, [0, 1, 2])
+    (memory,) = held
+    assert memory.used > 3 * 4 * 12 * 14 * 3 * 5
+    if leaves:
+        call.cancel()
+    else:
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await call.read()
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    for _ in range(200):
+        gc.collect()
+        if not memory.used:
+            break
+        await asyncio.sleep(0.02)
+    assert memory.used == 0
+
+
+async def test_what_waits_has_a_memory_of_its_own() -> None:
+    """A quarter of the images' memory: attacks that wait for their callers cannot take the rest."""
+    limits = replace(LIMITS, max_image_memory=4 * 50_000)
+    async with serving(limits=limits) as service:
+        entered, go = asyncio.Event(), asyncio.Event()
+
+        async def think(pictures: NDArray[np.float32]) -> NDArray[Any]:
+            entered.set()
+            await go.wait()
+            return np.zeros((len(pictures), 5), np.float32)
+
+        async with AsyncClient(service.address, retries=0) as client:
+            first = asyncio.create_task(client.attack_remote(IMAGES[:2], think, classes=5, queries=5))
+            await entered.wait()
+            with pytest.raises(Overloaded, match="images: want at most 50000 bytes in hand"):
+                await client.attack_remote(IMAGES[:2], think, classes=5, queries=5)
+            await client.attack(IMAGES, "square", model="small", queries=5)
+            go.set()
+            assert len(await first) == 2
 
 
 async def test_every_grey_level_arrives_as_the_model_sees_it() -> None:

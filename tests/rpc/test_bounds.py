@@ -240,6 +240,60 @@ PAST: dict[str, tuple[str, str, str] | str] = {
     "StreamClassifyRequest.request": ("request {}", "request.model", "want a name"),
     "StreamDetectRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
     "StreamDetectRequest.request": ("request {}", "request.model", "want a name"),
+    "AttackRemoteRequest.start": (
+        "start { request { pgd {} } }",
+        "start.request.method",
+        "want one of boundary, differences, ",
+    ),
+    "AttackRemoteRequest.answer": ("answer {}", "answer.kind", "want scores or labels, got neither"),
+    "RemoteStart.request": (
+        "start { request { model: 'small' } }",
+        "start.request.model",
+        "want none, as the model is the caller's, got 'small'",
+    ),
+    "RemoteStart.model": (
+        "start { request { images {} } }",
+        "start.request.images[3]",
+        "want encoded or tensor, got neither",
+    ),
+    "RemoteStart.recorded": (
+        f"start {{ recorded: 28 digest: '{32 * 'x'}' }}",
+        "start.recorded",
+        "want at most 27 answers, all that the attack takes, got 28",
+    ),
+    "RemoteStart.digest": ("start { digest: 'x' }", "start.digest", "want 0 bytes with 0 recorded, got 1"),
+    "RemoteModel.height": (
+        "start { model { height: 301 } }",
+        "start.model.height",
+        "want 1..300 pixels, got 301",
+    ),
+    "RemoteModel.width": (
+        "start { model { width: 301 } }",
+        "start.model.width",
+        "want 1..300 pixels, got 301",
+    ),
+    "RemoteModel.channels": ("start { model { channels: 2 } }", "start.model.channels", "want 1 or 3, got 2"),
+    "RemoteModel.classes": (
+        "start { model { classes: 65537 } }",
+        "start.model.classes",
+        "want 2..65536, got 65537",
+    ),
+    "RemoteAnswer.number": ("answer { number: 1 labels {} }", "answer.number", "want 0, got 1"),
+    "RemoteAnswer.scores": (
+        "answer { scores { shape: [4, 5] } }",
+        "answer.scores.shape",
+        "want [1..3, 5], got [4, 5]",
+    ),
+    "RemoteAnswer.labels": (
+        "answer { labels { values: 1 } }",
+        "answer.labels",
+        "want scores: this attack needs more than labels, got 1 labels",
+    ),
+    "RemoteLabels.values": (
+        "answer { labels { values: [0, 5] } }",
+        "answer.labels.values",
+        "want 1..3 values in 0..4, got [0, 5]",
+    ),
     "StreamAttackRequest.id": (f"id: '{65 * 'x'}'", "id", "want at most 64 characters, got 65"),
     "StreamAttackRequest.request": ("request {}", "request.model", "want a name"),
 }
@@ -313,6 +367,7 @@ REQUESTS: tuple[Any, ...] = (
     attack_pb2.AttackRequest,
     attack_pb2.WatchAttackRequest,
     attack_pb2.StreamAttackRequest,
+    attack_pb2.AttackRemoteRequest,
     model_pb2.ListModelsRequest,
     model_pb2.ListAttacksRequest,
 )
@@ -342,6 +397,10 @@ def sound(request: type[Any]) -> Any:
         return attack_pb2.AttackRequest(model="small", images=tensors(3), pgd=attack_pb2.Pgd())
     if request is detect_pb2.DetectRequest:
         return detect_pb2.DetectRequest(model="small", images=tensors(3))
+    if request is attack_pb2.AttackRemoteRequest:
+        square = attack_pb2.AttackRequest(images=tensors(3), square=attack_pb2.Square(queries=[9]))
+        model = attack_pb2.RemoteModel(height=12, width=14, channels=3, classes=5)
+        return request(start=attack_pb2.RemoteStart(request=square, model=model))
     inner = {
         classify_pb2.StreamClassifyRequest: classify_pb2.ClassifyRequest,
         detect_pb2.StreamDetectRequest: detect_pb2.DetectRequest,
@@ -353,6 +412,8 @@ def request_of(entry: str, change: str) -> Any:
     """A sound request with the change."""
     owner = entry.partition(".")[0]
     other = detect_pb2.DetectRequest if owner == "Guard" else attack_pb2.AttackRequest
+    if owner.startswith("Remote"):
+        other = attack_pb2.AttackRemoteRequest
     request = next((r for r in REQUESTS if r.DESCRIPTOR.name == owner), other)
     made = sound(request)
     for name in ("model", "request"):
@@ -362,6 +423,11 @@ def request_of(entry: str, change: str) -> Any:
     return made
 
 
+async def _last(replies: Any) -> Any:
+    """The last reply of a stream."""
+    return [reply async for reply in replies][-1]
+
+
 async def violations(service: Service, request: Any) -> list[tuple[str, str]]:
     """What the server says of a request that it refuses."""
     name = type(request).__name__.removesuffix("Request")
@@ -369,11 +435,15 @@ async def violations(service: Service, request: Any) -> list[tuple[str, str]]:
         service.attack if "Attack" in name else service.detect if "Detect" in name else service.classify
     )
     call = getattr(stub, name)
-    if name.startswith("Stream"):
+    if name == "AttackRemote":
+        start = [sound(type(request))] if request.HasField("answer") else []
+        answered = _last(call(iter([*start, request])))
+    elif name.startswith("Stream"):
         (reply,) = [reply async for reply in call(iter([request]))]
         assert reply.failure.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
         return [(v.field, v.description) for v in reply.failure.violations]
-    answered = anext(aiter(call(request))) if name.startswith("Watch") else call(request)
+    else:
+        answered = anext(aiter(call(request))) if name.startswith("Watch") else call(request)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await answered
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -511,3 +581,24 @@ async def test_the_default_of_targets_is_all_that_there_are(service: Service) ->
     assert used["targets"] == [4, 4, 4]
     assert answer.manifest.stop_on == attack_pb2.STOP_ON_NEVER
     assert all(result.forward >= 4 * 3 for result in answer.results)
+
+
+@pytest.mark.parametrize(
+    ("messages", "want"),
+    [
+        ([], "want start in the first message, got the end of the stream"),
+        (["answer {}"], "want start in the first message, got answer"),
+        (["start", "start"], "want an answer to picture 0, got start"),
+        (["start"], "want an answer to picture 0, got the end of the stream"),
+    ],
+)
+async def test_a_remote_attack_is_a_start_and_answers(
+    service: Service, messages: list[str], want: str
+) -> None:
+    start = sound(attack_pb2.AttackRemoteRequest)
+    answer = attack_pb2.AttackRemoteRequest(answer=attack_pb2.RemoteAnswer())
+    sent = [start if message == "start" else answer for message in messages]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await _last(service.attack.AttackRemote(iter(sent)))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details() == f"kind: {want}"

@@ -96,6 +96,17 @@ def _attacks() -> list[attack_pb2.AttackRequest]:
     return [*requests, full, pulled]
 
 
+def _starts() -> list[attack_pb2.AttackRemoteRequest]:
+    model = attack_pb2.RemoteModel(height=SIDE, width=SIDE, channels=1, classes=CLASSES)
+    requests = [attack(name, 2) for name, kind in ATTACKS.items() if not kind.gradient]
+    for request in requests:
+        request.ClearField("model")
+    return [
+        attack_pb2.AttackRemoteRequest(start=attack_pb2.RemoteStart(request=request, model=model))
+        for request in requests
+    ]
+
+
 def _classifications() -> list[classify_pb2.ClassifyRequest]:
     grey = pixels(3)
     images = [
@@ -160,6 +171,14 @@ RPCS = (
         detect_pb2.StreamDetectRequest,
         detect_pb2.StreamDetectResponse,
         [detect_pb2.StreamDetectRequest(id="a", request=request) for request in _detections()],
+        client_streams=True,
+        server_streams=True,
+    ),
+    Rpc(
+        _ATTACK + "AttackRemote",
+        attack_pb2.AttackRemoteRequest,
+        attack_pb2.AttackRemoteResponse,
+        _starts(),
         client_streams=True,
         server_streams=True,
     ),

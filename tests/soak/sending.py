@@ -40,7 +40,7 @@ class Answer:
             yield f"the details tell of the inside: {self.details}"
         for body in self.replies:
             reply = rpc.response.FromString(body)
-            if rpc.client_streams and reply.HasField("failure"):
+            if "failure" in reply.DESCRIPTOR.fields_by_name and reply.HasField("failure"):
                 yield from _failing(reply)
         if self.code is grpc.StatusCode.OK and not rpc.client_streams and not self.replies:
             yield "OK without an answer"

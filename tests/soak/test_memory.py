@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from typing import Any
 
 import grpc
 import pytest
@@ -225,7 +226,12 @@ def test_a_message_that_grows_by_decompression_is_refused(
 
 # --- messages --------------------------------------------------------------------------
 
-IMAGES, GOALS, REQUEST = 2, 3, {"StreamClassify": [2], "StreamDetect": [2], "StreamAttack": [2], "WatchAttack": [1]}
+IMAGES, GOALS = 2, 3
+REQUEST = {
+    **{name: [2] for name in ("StreamClassify", "StreamDetect", "StreamAttack")},
+    "WatchAttack": [1],
+    "AttackRemote": [1, 1],
+}
 TOP_K = {"Classify": 3, "Detect": 4, "Attack": 14}
 METHODS = {"pgd": 18, "apgd": 22, "forge": 23}
 
@@ -238,7 +244,8 @@ def _amplified(rpc: Rpc, size: int) -> Iterator[tuple[str, bytes]]:
     """Bodies of about so many bytes, each dear in its own way."""
     good = rpc.good[0].SerializeToString()
     to = REQUEST.get(rpc.name, [])
-    inner = rpc.good[0].request.SerializeToString() if to else good  # type: ignore[attr-defined]
+    first: Any = rpc.good[0]
+    inner = getattr(first, "start", first).request.SerializeToString() if to else good
     for name, number in TOP_K.items():  # all of it is read, and none is computed
         if name in rpc.name:
             inner += tag(number, 0) + varint(5000)

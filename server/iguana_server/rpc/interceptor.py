@@ -174,6 +174,8 @@ async def _refuse(context: Context, refusal: ServeError) -> NoReturn:
 
     Nor can it be sent to a caller that leaves in this very moment.
     """
+    # grpc keeps the last call's error until the next call: without its frames, which hold the images.
+    refusal.__traceback__ = refusal.__context__ = refusal.__cause__ = None
     try:
         async with asyncio.timeout(SEND_S):
             await status.abort(context, refusal)
