@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,12 +32,10 @@ def find_model(name: str, manifest: Path | None) -> Model:
     return catalog.load(name) if manifest is None else load_manifest(manifest, torch.device("cpu"))
 
 
-def calibrate(
-    model: Model, folder: Path, *, rate: float, scales: Sequence[float], names: Sequence[str]
-) -> Calibration:
+def calibrate(model: Model, folder: Path, *, rate: float, names: Sequence[str]) -> Calibration:
     """Calibrate on a folder of pictures, or of Fashion-MNIST's files; see training/detector.py.
 
-    Raises InvalidArgument where the folder holds neither, or a detector or a scale is none.
+    Raises InvalidArgument where the folder holds neither, or a name is no detector's.
     """
     if unknown := sorted(set(names) - set(available())):
         raise InvalidArgument("--detector", f"want {', '.join(available())}, got {', '.join(unknown)}")
@@ -57,32 +53,13 @@ def calibrate(
         )
     if not folder.is_dir():
         raise InvalidArgument("--data", f"want a folder, got {folder}")
-    if not all(1 <= scale <= 4 for scale in scales):
-        raise InvalidArgument("--scale", f"want 1 to 4, got {', '.join(f'{scale:g}' for scale in scales)}")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS)
     if not files:
         raise InvalidArgument("--data", f"want a folder of {', '.join(KINDS)} or of {IDX}, got {folder}")
-    clean = torch.cat([crops(path, model.spec, scales) for path in files])
-    data = f"{len(files)} photographs, {len(clean) // len(files)} crops of each"
-    return detector.calibrate(model, clean, data=data, rate=rate, names=names)
+    clean = torch.stack([picture(path, model.spec) for path in files])
+    return detector.calibrate(model, clean, data=f"{len(files)} pictures", rate=rate, names=names)
 
 
-def crops(path: Path, spec: Spec, scales: Sequence[float]) -> Tensor:
-    """The picture as a model of this spec would be shown it, larger by each scale: [n, C, H, W].
-
-    At scale 1 that is the centre; above, the four corners and the centre of the larger picture.
-    """
-    image = image_pb2.Image(encoded=path.read_bytes())
-    bounds = limits(Config())
-    channels, height, width = spec.shape
-    found = []
-    for scale in scales:
-        larger = (channels, math.ceil(height * scale), math.ceil(width * scale))
-        wide = replace(spec, shape=larger, resize=max(math.ceil(spec.resize * scale), *larger[1:]))
-        pixels = to_pixels(image, path.name, wide, bounds)
-        down, right = larger[1] - height, larger[2] - width
-        places = [(down // 2, right // 2)]
-        if down and right:
-            places += [(0, 0), (0, right), (down, 0), (down, right)]
-        found += [pixels[:, top : top + height, left : left + width] for top, left in places]
-    return torch.stack(found)
+def picture(path: Path, spec: Spec) -> Tensor:
+    """A picture file as a model of this spec is shown it: [C, H, W]."""
+    return to_pixels(image_pb2.Image(encoded=path.read_bytes()), path.name, spec, limits(Config()))

@@ -135,10 +135,6 @@ def calibrate(
     detector: Annotated[
         list[str] | None, typer.Option(help="detectors, each a flag of its own; none: all that can be")
     ] = None,
-    scale: Annotated[
-        list[float] | None,
-        typer.Option(help="of pictures: 1 is the model's own crop, each above it gives five; none: 1"),
-    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="file to write; none: MODEL.detectors.safetensors here")
     ] = None,
@@ -149,13 +145,13 @@ def calibrate(
 
     try:
         network = find_model(model, manifest)
-        made = calibrate(network, data, rate=fpr, scales=scale or (1.0,), names=detector or ())
+        made = calibrate(network, data, rate=fpr, names=detector or ())
         path = out or Path(f"{network.spec.name}.detectors.safetensors")
         made.write(path)
     except (ServeError, OSError) as error:
         _fail(error, 2)
     else:
-        typer.echo(f"{path}: {made.pictures} pictures ({made.data})")
+        typer.echo(f"{path}: {made.pictures} clean pictures: {made.data}")
         for name in made.scores:
             typer.echo(f"{name:12} threshold {made.threshold(name, made.rate):.6g} at {made.rate:g}")
 

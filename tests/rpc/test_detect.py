@@ -135,7 +135,11 @@ async def test_guard_refuses_what_is_flagged_and_classifies_the_rest(guarded: Se
         assert refused.refusal.verdict == detected.detections[i].verdict
         flagged = [mark.detector for mark in refused.refusal.verdict.marks if mark.flagged]
         assert flagged
-        assert [part.partition(":")[0] for part in refused.refusal.reason.split("; ")] == flagged
+        assert [part.partition(":")[0] for part in refused.refusal.reason.split("; ")] == [
+            "detectors",
+            *flagged,
+        ]
+        assert "want a p-value above 0.05, got 0.0" in refused.refusal.reason
         assert "want a score of at most" in refused.refusal.reason
     assert reply.manifest.calibration_sha256 == "c3" * 32
 

@@ -13,7 +13,7 @@ from iguana_server.engine.answer import Looked
 from iguana_server.errors import InternalError, InvalidArgument
 from iguana_server.rpc.faults import Faults, number
 
-_VERDICT_BYTES, _MARK_BYTES = 48, 64  # at most, without names
+_VERDICT_BYTES, _MARK_BYTES = 128, 64  # at most, without names
 _REASON_BYTES = 96  # of a mark, at most, without its name
 
 
@@ -63,12 +63,14 @@ def from_verdict(verdict: Verdict) -> verdict_pb2.Verdict:
 
 
 def reason(verdict: Verdict) -> str:
-    """Say why a picture was flagged: each detector whose threshold it has passed."""
-    return "; ".join(
+    """Say why a picture was flagged: the p-value of all, and each detector whose own threshold it has passed."""
+    said = [f"detectors: want a p-value above {verdict.rate:g}, got {verdict.p_value:.2g}"]
+    said += [
         f"{mark.detector}: want a score of at most {number(mark.threshold)}, got {number(mark.score)}"
         for mark in verdict.marks
         if mark.flagged
-    )
+    ]
+    return "; ".join(said)
 
 
 def largest(screen: Screen) -> int:

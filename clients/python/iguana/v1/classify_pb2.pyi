@@ -149,7 +149,7 @@ class Refusal(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """reason in words, with the scores of the detectors that flagged it."""
+    """reason in words, with the scores of the detectors that flag it by themselves, too."""
     @_builtins.property
     def verdict(self) -> _verdict_pb2.Verdict:
         """verdict of the guard."""

@@ -62,8 +62,8 @@ class Verdict(_message.Message):
     flagged: _builtins.bool
     """flagged: together, the detectors take it for forged."""
     p_value: _builtins.float
-    """p_value is the share of pictures, clean ones and this one, that are as suspicious in
-    the eyes of any chosen detector, in (0, 1]. Flagged where it is at most
+    """p_value is the share of pictures, clean ones and this one, that are as suspicious to
+    the chosen detectors together, in (0, 1]. Flagged where it is at most
     false_positive_rate.
     """
     false_positive_rate: _builtins.float
