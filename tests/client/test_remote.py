@@ -52,7 +52,7 @@ class Counting:
         x = torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2)
         x = torch.cat([x, x.new_zeros(-len(x) % bucket, *x.shape[1:])])
         with torch.inference_mode():
-            scores = torch.cat([self._model(lot) for lot in x.split(bucket)])[: len(pictures)]
+            scores = torch.cat([self._model(lot) for lot in torch.split(x, bucket)])[: len(pictures)]
         return (scores.argmax(1) if self._labels else scores).numpy()
 
 
@@ -71,7 +71,7 @@ def same(one: AttackResult, other: AttackResult, *, labels: bool = False) -> Non
         assert a.top[0].index == b.top[0].index
         if not labels:
             assert [(c.index, c.probability) for c in a.top] == [(c.index, c.probability) for c in b.top]
-    plain = {"picture": None, "clean": None, "before": one.before, "after": one.after}
+    plain: dict[str, Any] = {"picture": None, "clean": None, "before": one.before, "after": one.after}
     if labels:
         plain |= {"margin": 0, "loss": 0, "diagnosis": one.diagnosis}
     assert replace(one, **plain) == replace(other, **plain)

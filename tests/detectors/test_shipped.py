@@ -99,9 +99,9 @@ def test_command_refuses_by_name_and_writes_nothing(folder: Path, tmp_path: Path
 def test_wrong_wishes_are_refused_by_name(
     given: dict[str, Any], error: type[ServeError], want: str, model: Model, folder: Path
 ) -> None:
-    wishes: dict[str, Any] = {"rate": 0.05, "scales": (1.0,), "names": ()}
+    wishes: dict[str, Any] = {"rate": 0.05, "names": ()}
     with pytest.raises(error, match=want):
-        calibrate(model, folder, **({"rate": 0.05, "names": ()} | given))
+        calibrate(model, folder, **wishes | given)
 
 
 def test_a_folder_without_pictures_is_refused(model: Model, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from iguana_server.attacks.base import Attack
-from iguana_server.engine import AttackJob, Plan, bench
+from iguana_server.engine import AttackJob, Plan
 from iguana_server.engine.bench import Bench
 from iguana_server.engine.job import Job
 from iguana_server.engine.meter import Silent
 from iguana_server.engine.queue import Queue
 from iguana_server.engine.row import Row
+from iguana_server.engine.seat import forged
 from iguana_server.models.base import Model
 
 
@@ -24,15 +25,14 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: dict[tuple[str, int, int], dict[str, Tensor]] = {}
-        answers = bench.forged
 
         def record(table: Attack, rows: Sequence[Row]) -> Any:
             for row in rows:
                 columns = {name: getattr(table, name)[row.place].clone() for name in table.columns()}
                 self.rows[row.job.caller, row.sample, row.restart] = columns
-            return answers(table, rows)
+            return forged(table, rows)
 
-        monkeypatch.setattr(bench, "forged", record)
+        monkeypatch.setattr("iguana_server.engine.bench.forged", record)
 
 
 def job(model: Model, attack: type[Attack], images: Tensor, caller: str, **options: Any) -> AttackJob:

@@ -25,7 +25,7 @@ def say(x: Tensor) -> Tensor:
     """What the engine sees: passes of the model's bucket, padded."""
     padded = torch.cat([x, x.new_zeros(-len(x) % MODEL.spec.bucket, *x.shape[1:])])
     with torch.no_grad():
-        return torch.cat([MODEL(lot) for lot in padded.split(MODEL.spec.bucket)])[: len(x)]
+        return torch.cat([MODEL(lot) for lot in torch.split(padded, MODEL.spec.bucket)])[: len(x)]
 
 
 def play(made: AttackJob) -> tuple[list[Forged], list[int]]:

@@ -88,7 +88,7 @@ class ClassifyServicer(classify_pb2_grpc.ClassifyServiceServicer):
 class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
     """Unary-stream: "flood" sends 1 MB messages as long as they are taken."""
 
-    Attack = StreamAttack = None  # type: ignore[assignment]  # not called here
+    Attack = StreamAttack = AttackRemote = None  # type: ignore[assignment]  # not called here
 
     def __init__(self, script: Scripted) -> None:
         self._script = script

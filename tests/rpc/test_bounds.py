@@ -411,7 +411,7 @@ def sound(request: type[Any]) -> Any:
 def request_of(entry: str, change: str) -> Any:
     """A sound request with the change."""
     owner = entry.partition(".")[0]
-    other = detect_pb2.DetectRequest if owner == "Guard" else attack_pb2.AttackRequest
+    other: Any = detect_pb2.DetectRequest if owner == "Guard" else attack_pb2.AttackRequest
     if owner.startswith("Remote"):
         other = attack_pb2.AttackRemoteRequest
     request = next((r for r in REQUESTS if r.DESCRIPTOR.name == owner), other)
