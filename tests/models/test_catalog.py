@@ -19,6 +19,7 @@ NAMES = [
     "efficientnet-lite1",
     "efficientnet-lite2",
     "fashion-mnist-cnn",
+    "fashion-mnist-ensemble",
     "fashion-mnist-robust",
 ]
 

@@ -111,6 +111,14 @@ ROBUST = Trained(
     recipe="fast",
     description="Fashion-MNIST classifier trained adversarially: Linf, epsilon 0.1",
 )
-TRAINED = (CNN, ROBUST)
+ENSEMBLE = Trained(
+    name="fashion-mnist-ensemble",
+    weights=FOLDER / "fashion_mnist_ensemble.safetensors",
+    sha256="679ed14dc0f2f9dcb7cf946e2561842c6e1f45e63ddcba7c91d143841c522d38",
+    net=ensemble,
+    recipe="ensemble",
+    description="Fashion-MNIST classifier, five small networks whose logits are averaged",
+)
+TRAINED = (CNN, ROBUST, ENSEMBLE)
 MODELS: dict[str, Loader] = {model.name: model.load for model in TRAINED}
 WEIGHTS = CNN.weights
