@@ -242,6 +242,13 @@ def _filled(unit: bytes, size: int) -> bytes:
 
 def _amplified(rpc: Rpc, size: int) -> Iterator[tuple[str, bytes]]:
     """Bodies of about so many bytes, each dear in its own way."""
+    first: Any = rpc.good[0]
+    # What else a start has: parts of a message are one.
+    rest = within([1], field(2, first.start.model.SerializeToString())) if rpc.name == "AttackRemote" else b""
+    return ((name, rest + body) for name, body in _dear(rpc, size))
+
+
+def _dear(rpc: Rpc, size: int) -> Iterator[tuple[str, bytes]]:
     good = rpc.good[0].SerializeToString()
     to = REQUEST.get(rpc.name, [])
     first: Any = rpc.good[0]
