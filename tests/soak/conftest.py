@@ -11,7 +11,7 @@ from tests.soak.scale import SEED, SOAK
 from tests.soak.served import Served, serve
 
 # Requests are refused above these: what is drawn at random asks for little honest work, or for none.
-FLAGS = ("--limits.max_steps", "64", "--limits.max_restarts", "4")
+FLAGS = ("--limits.max_steps", "64", "--limits.max_queries", "64", "--limits.max_restarts", "4")
 
 _figures = Figures()
 
