@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "attacks": {"ops", "transforms"},
     "detectors": {"models"},
-    "engine": {"attacks", "models"},
+    "engine": {"attacks", "detectors", "models"},
     "training": {"models", "detectors", "attacks", "engine"},
     "evaluation": {"app", "attacks", "config", "rpc", "training"},
     "telemetry": {"config", "engine"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from iguana import AttackItem, AttackOptions, InvalidArgument, UnknownParameter
+from iguana import AttackItem, AttackOptions, Evade, InvalidArgument, UnknownParameter
 from iguana.choice import words
 from iguana.parameter import METHODS, fields_of
 from iguana.request import attack_request, check_time_limit, classify_request
@@ -64,6 +64,7 @@ def test_every_field_of_a_request_is_reachable() -> None:
         return_clean=True,
         diagnose=True,
         victim="another",
+        evade=Evade(detectors=["lid"], false_positive_rate=0.25, balance="in_turn"),
         top_k=9,
         epsilon=8 / 255,
     )
@@ -78,6 +79,21 @@ def test_every_field_of_a_request_is_reachable() -> None:
     assert request.loss == attack_pb2.LOSS_DLR
     assert request.determinism == manifest_pb2.DETERMINISM_FAST
     assert list(request.pgd.epsilon) == [np.float32(8 / 255)]
+    assert (list(request.evade.guard.detectors), request.evade.guard.false_positive_rate) == (["lid"], 0.25)
+    assert request.evade.balance == attack_pb2.BALANCE_IN_TURN
+
+
+def test_evade_is_a_word_or_names_or_all_there_is_to_say() -> None:
+    assert not attack_request(PICTURE).HasField("evade")
+    said = attack_request(PICTURE, evade=True).evade
+    assert (list(said.guard.detectors), list(said.weight), said.balance) == ([], [], attack_pb2.BALANCE_JOINT)
+    assert list(attack_request(PICTURE, evade=["lid"]).evade.guard.detectors) == ["lid"]
+    assert list(attack_request(PICTURE, evade=Evade(weight=2)).evade.weight) == [2.0]
+    assert list(attack_request([PICTURE] * 2, evade=Evade(weight=[1, 2])).evade.weight) == [1.0, 2.0]
+    with pytest.raises(InvalidArgument, match=r"evade\.balance: want one of joint, in_turn, got 'both'"):
+        attack_request(PICTURE, evade=Evade(balance="both"))
+    with pytest.raises(InvalidArgument, match=r"evade\.detectors: want a list of names, got 'lid'"):
+        attack_request(PICTURE, evade="lid")
 
 
 def test_every_field_of_classify_is_reachable() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from iguana_server.detectors.base import Clean, Detector, Evidence
 from iguana_server.detectors.catalog import available
-from iguana_server.detectors.net import Panel
+from iguana_server.detectors.panel import Panel
 from iguana_server.errors import ModelRefused
 from iguana_server.models.base import Model
 from iguana_server.training.detector import FORGERIES, RADII, attacked, features_of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_passes_cover_every_row_once(total: int, share: float, bucket: int, doub
 def test_unlike_parts_share_a_pass_and_each_row_gets_its_own_gradient() -> None:
     """Two losses, targeted and not, strict and not: as each alone."""
     model, images = toy(bucket=4, max_batch=32), pictures(6)
-    goals = {
+    goals: dict[str, Any] = {
         "label": torch.arange(3) % CLASSES,
         "clean": torch.tensor([4, 4, 4]),
         "targeted": torch.tensor([True, False, True]),

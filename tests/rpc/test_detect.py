@@ -15,8 +15,7 @@ import torch
 
 from iguana.v1 import classify_pb2, detect_pb2, manifest_pb2, model_pb2, verdict_pb2
 from iguana_server.detectors.base import Evidence
-from iguana_server.detectors.net import SafetyNet
-from iguana_server.training.detector import calibrate
+from tests.detectors.waves import SHA256, safety_net
 from tests.rpc.service import LIMITS, Service, file, pixels, serving, small_model, tensor, tensors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,23 +24,7 @@ MODEL = small_model()
 N = 5
 
 
-def safety_net() -> SafetyNet:
-    """Calibrated on smooth pictures, so that noise is suspicious."""
-    rng = torch.Generator().manual_seed(0)
-    channels, height, width = MODEL.spec.shape
-    waves = torch.rand(160, channels, 3, 3, generator=rng)
-    clean = torch.nn.functional.interpolate(waves, (height, width), mode="bilinear", align_corners=False)
-    made = calibrate(
-        MODEL,
-        clean[:99],
-        data="waves",
-        rate=0.05,
-        fit_on=(clean[99:], torch.arange(61) % len(MODEL.spec.classes)),
-    )
-    return SafetyNet(MODEL, made, "c3" * 32)
-
-
-NET = safety_net()
+NET = safety_net(MODEL)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -77,7 +60,7 @@ async def test_detection_is_what_the_detectors_say(guarded: Service) -> None:
         assert verdict.false_positive_rate == 0.05
         assert verdict.flagged == (verdict.p_value <= 0.05)
         assert detection.classification == plain.classifications[i]
-    assert reply.manifest.calibration_sha256 == "c3" * 32
+    assert reply.manifest.calibration_sha256 == SHA256
     assert plain.manifest.calibration_sha256 == ""
     reply.manifest.calibration_sha256 = ""
     assert reply.manifest == plain.manifest
@@ -141,7 +124,7 @@ async def test_guard_refuses_what_is_flagged_and_classifies_the_rest(guarded: Se
         ]
         assert "want a p-value above 0.05, got 0.0" in refused.refusal.reason
         assert "want a score of at most" in refused.refusal.reason
-    assert reply.manifest.calibration_sha256 == "c3" * 32
+    assert reply.manifest.calibration_sha256 == SHA256
 
 
 async def test_stream_answers_each_item_and_refuses_the_bad(guarded: Service) -> None:
@@ -226,7 +209,7 @@ async def test_listing_tells_the_detectors_and_what_they_are_held_to(
         assert one.looks == NET.detectors[one.name].looks
         assert "arXiv" in one.description
     said = listed.calibration
-    assert (said.pictures, said.data, said.rate, said.sha256) == (99, "waves", 0.05, "c3" * 32)
+    assert (said.pictures, said.data, said.rate, said.sha256) == (99, "waves", 0.05, SHA256)
     assert said.least_rate == pytest.approx(0.01)
     (bare,) = (await service.model.ListModels(model_pb2.ListModelsRequest())).models
     assert not bare.detectors

@@ -21,6 +21,7 @@ from iguana.errors import (
     Unavailable,
     UnknownParameter,
 )
+from iguana.evade import Evade
 from iguana.image import ImageLike, ImagesLike, Picture
 from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
 from iguana.remote import Transcript
@@ -36,6 +37,7 @@ from iguana.result import (
     Detections,
     Diagnosis,
     Ended,
+    Evasion,
     Manifest,
     Mark,
     Norms,
@@ -71,6 +73,8 @@ __all__ = [
     "Detector",
     "Diagnosis",
     "Ended",
+    "Evade",
+    "Evasion",
     "IguanaError",
     "ImageLike",
     "ImagesLike",

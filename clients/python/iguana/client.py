@@ -279,7 +279,7 @@ class Client:
             input_shape: (height, width, channels) of the victim's pictures; None: those of the first image, an array.
             max_queries_per_second: pictures that the victim is shown a second, at most; None: no limit.
             transcript: where the victim's answers are written, and read from first: to go on another time.
-            options: as in `attack`, but for model, strict, time_limit_s, diagnose and victim.
+            options: as in `attack`, but for model, strict, time_limit_s, diagnose, victim and evade.
         """
         remote = Remote(
             remote_start(images, method, classes, input_shape, options),

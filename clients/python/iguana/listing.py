@@ -106,9 +106,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Attack:
-    """One algorithm; `loss` is what it climbs unless told otherwise."""
+    """One algorithm; `loss` is what it climbs unless told otherwise, `evades` whether it can pass detectors, too."""
 
     name: str
     description: str
     parameters: tuple[Parameter, ...]
     loss: str
+    evades: bool = False

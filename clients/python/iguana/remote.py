@@ -190,7 +190,7 @@ def remote_start(
     options: AttackOptions,
 ) -> attack_pb2.RemoteStart:
     """The start of `Client.attack_remote`; `input_shape` is [H, W, C], None is that of the first image."""
-    for name in ("model", "strict", "victim"):
+    for name in ("model", "strict", "victim", "evade"):
         if name in options:
             raise invalid(name, "none, as the model is the caller's", repr(options.get(name)))
     request = attack_request(images, method, **options)

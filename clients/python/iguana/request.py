@@ -7,6 +7,7 @@ from typing import Any, Required, TypeAlias, TypedDict, Unpack
 
 from iguana import choice, parameter
 from iguana.errors import invalid
+from iguana.evade import Evade
 from iguana.image import ImagesLike, to_images
 from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, manifest_pb2, verdict_pb2
 
@@ -57,6 +58,7 @@ class AttackOptions(TypedDict, total=False):
     | time_limit_s | 0.0                  | deliver the best so far after so many seconds; 0 is no limit     |
     | diagnose     | False                | let noise and queries try what holds: are gradients masked?      |
     | victim       | None                 | another model that looks at what was made: does it transfer?     |
+    | evade        | False                | detectors to pass as well: True is all, or names, or an `Evade`  |
     | return_clean | False                | deliver the clean picture as the model saw it, too               |
     | top_k        | 5                    | how many classes to list before and after                        |
     | the rest     | None                 | the method's; None is the server's default                       |
@@ -78,6 +80,7 @@ class AttackOptions(TypedDict, total=False):
     return_clean: bool
     diagnose: bool
     victim: str | None
+    evade: Evade | bool | Sequence[str]
     top_k: int
 
     epsilon: float | Sequence[float] | None
@@ -219,6 +222,7 @@ def _attack_request(
     return_clean: bool = False,
     diagnose: bool = False,
     victim: str | None = None,
+    evade: Evade | bool | Sequence[str] = False,
     top_k: int = 5,
     **parameters: Any,
 ) -> attack_pb2.AttackRequest:
@@ -244,12 +248,27 @@ def _attack_request(
         return_clean=return_clean,
         diagnose=diagnose,
         victim=victim or "",
+        evade=_evade(evade),
         top_k=parameter.uint("top_k", top_k),
     )
     if loss is not None:
         request.loss = attack_pb2.Loss.ValueType(choice.number("loss", loss, attack_pb2.Loss.DESCRIPTOR))
     parameter.set_parameters(request, method, parameters)
     return request
+
+
+def _evade(evade: Evade | bool | Sequence[str]) -> attack_pb2.Evade | None:
+    if evade is False:
+        return None
+    if not isinstance(evade, Evade):
+        evade = Evade(detectors=() if isinstance(evade, bool) else evade)
+    weights = evade.weight if isinstance(evade.weight, Sequence) else [evade.weight]
+    balance = choice.number("evade.balance", evade.balance, attack_pb2.Balance.DESCRIPTOR)
+    return attack_pb2.Evade(
+        guard=_guard("evade.detectors", evade.detectors, evade.false_positive_rate),
+        balance=attack_pb2.Balance.ValueType(balance),
+        weight=[parameter.real("evade.weight", weight) for weight in weights if weight is not None],
+    )
 
 
 def _determinism(strict: bool) -> manifest_pb2.Determinism.ValueType:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from iguana import choice
 from iguana.errors import InternalError
+from iguana.evade import Evade
 from iguana.image import from_image, from_tensor
 from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
 from iguana.result import (
@@ -19,6 +20,7 @@ from iguana.result import (
     Detections,
     Diagnosis,
     Ended,
+    Evasion,
     Manifest,
     Mark,
     Norms,
@@ -114,6 +116,7 @@ def attacks(message: model_pb2.ListAttacksResponse) -> list[Attack]:
                 for p in a.parameters
             ),
             loss=a.loss,
+            evades=a.evades,
         )
         for a in message.attacks
     ]
@@ -159,11 +162,25 @@ def _attack_manifest(message: attack_pb2.AttackManifest) -> AttackManifest:
         stop_margin=message.stop_margin,
         labels=tuple(message.labels),
         targeted=tuple(message.targeted),
+        evade=_evade(message.evade) if message.HasField("evade") else None,
+    )
+
+
+def _evade(message: attack_pb2.Evade) -> Evade:
+    return Evade(
+        detectors=tuple(message.guard.detectors),
+        false_positive_rate=message.guard.false_positive_rate,
+        balance=choice.word_of(message.balance, attack_pb2.Balance.DESCRIPTOR),
+        weight=tuple(message.weight) or None,
     )
 
 
 def _transfer(message: attack_pb2.Transfer) -> Transfer:
     return Transfer(_classification(message.before), _classification(message.after), message.fooled)
+
+
+def _evasion(message: attack_pb2.Evasion) -> Evasion:
+    return Evasion(_verdict(message.before), _verdict(message.after))
 
 
 def _attack_result(message: attack_pb2.AttackResult) -> AttackResult:
@@ -193,6 +210,7 @@ def _attack_result(message: attack_pb2.AttackResult) -> AttackResult:
             ),
         ),
         transfer=_transfer(message.transfer) if message.HasField("transfer") else None,
+        evasion=_evasion(message.evasion) if message.HasField("evasion") else None,
         reason=message.reason,
     )
 

@@ -12,6 +12,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from iguana.errors import InternalError
+from iguana.evade import Evade
 from iguana.image import Picture, Pixels
 
 
@@ -130,6 +131,8 @@ class AttackManifest:
     stop_margin: float
     labels: tuple[int, ...]
     targeted: tuple[bool, ...]
+    evade: Evade | None = None
+    """As used, if it was set: the detectors by name, one weight a sample."""
 
 
 class Classifications(list[Classification]):
@@ -183,6 +186,16 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Evasion:
+    """What the detectors say that an attack was to be led past."""
+
+    before: Verdict
+    """Of the clean picture."""
+    after: Verdict
+    """Of the delivered one."""
+
+
+@dataclass(frozen=True)
 class AttackResult:
     """What became of one sample."""
 
@@ -200,7 +213,7 @@ class AttackResult:
     """What it sees in exactly the delivered pixels."""
     norms: Norms
     margin: float
-    """By how many logits the goal is reached (above 0) or missed."""
+    """By how many logits the goal is reached (above 0) or missed; with `evade`, or by how many nats if that is less."""
     loss: float
     """The loss at the delivered picture, as climbed."""
     step: int
@@ -218,6 +231,8 @@ class AttackResult:
     diagnosis: Diagnosis
     transfer: Transfer | None = None
     """What the victim sees, if one was named."""
+    evasion: Evasion | None = None
+    """What the detectors say, if `evade` was set."""
     reason: str = ""
     """Why it failed, if `outcome` is FAILED."""
 

@@ -17,6 +17,7 @@ class APGDT(APGD):
 
     name = "apgdt"
     default_loss = "dlr"
+    evades = False  # its loss is not of the goal
 
     targets: Tensor = state(dtype=torch.int64, fill=9)  # classes aimed at
 

@@ -139,6 +139,7 @@ class Method(Table, ABC):
     default_loss: ClassVar[str] = "cross_entropy"
     losses: ClassVar[tuple[str, ...]] = ()  # that it can climb; none: all
     default_stop: ClassVar[int] = FIRST_SUCCESS
+    evades: ClassVar[bool] = True  # can be led past detectors: it goes by the loss alone, not by the logits
 
     @classmethod
     def derived(cls, columns: Mapping[str, Tensor], given: Container[str]) -> dict[str, Tensor]:
@@ -189,6 +190,9 @@ class Attack(Method, ABC):
     stop: Tensor = state(dtype=torch.int64, fill=FIRST_SUCCESS)
     stop_margin: Tensor = state()
     keep_last: Tensor = state(dtype=torch.bool)
+    allowed: Tensor = state(fill=math.inf)  # most suspicion with which detectors let a picture pass, in nats
+    suspicion_weight: Tensor = state()  # of what is beyond that, in the loss
+    in_turn: Tensor = state(dtype=torch.bool)  # fool the model first, then lose suspicion
 
     t: Tensor = state(dtype=torch.int64)  # moves made
     clean: Tensor = state(dtype=torch.int64, fill=-1)  # class seen in x0; -1 until seen
@@ -200,6 +204,7 @@ class Attack(Method, ABC):
     merit: Tensor = state(fill=-math.inf)  # of best
     loss: Tensor = state()  # of best
     fooled: Tensor = state(dtype=torch.bool)  # of best
+    suspicion: Tensor = state()  # of the latest look; 0 where no detectors watch
     already: Tensor = state(dtype=torch.bool)  # the clean image reaches the goal
     finite: Tensor = state(dtype=torch.bool, fill=True)
     done: Tensor = state(dtype=torch.bool)  # the answer is final
@@ -300,9 +305,10 @@ class Attack(Method, ABC):
         self.label.copy_(torch.where(judged, label, self.label))
         self.clean.copy_(torch.where(judged, clean, self.clean))
         self.before.copy_(torch.where(first[:, None], logits, self.before))
-        finite = torch.isfinite(logits).all(1) & torch.isfinite(loss)
+        finite = torch.isfinite(logits).all(1) & torch.isfinite(loss) & torch.isfinite(self.suspicion)
         margin = lead(logits, self.label.clamp_min(0))
         margin = torch.where(self.targeted, -margin, margin)
+        margin = torch.minimum(margin, self.allowed - self.suspicion)
         hit = margin > 0
         merit = self.score(z, loss, margin)
         better = self.keep_last | (self.best_t < 0) | (hit & ~self.fooled)

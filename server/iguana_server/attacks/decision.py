@@ -19,6 +19,7 @@ class Decision(Query):
 
     norm = "none"
     default_stop = NEVER
+    evades = False
 
     def hits(self, logits: Tensor) -> Tensor:
         """[n] bool: rows whose last look reached the goal; all that is known of it."""

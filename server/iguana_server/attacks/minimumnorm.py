@@ -19,6 +19,7 @@ class MinimumNorm(Attack):
 
     norm = "none"
     default_stop = NEVER
+    evades = False
 
     def linf(self) -> Tensor:
         """[n] bool: rows whose distances are Linf; those of the others are L2."""

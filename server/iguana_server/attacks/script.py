@@ -24,6 +24,8 @@ class Act:
 class Script(Method, ABC):
     """What a caller may name like an attack; never a table."""
 
+    evades = False
+
     @classmethod
     @abstractmethod
     def acts(cls, values: Mapping[str, Tensor], classes: int) -> Sequence[Act]:

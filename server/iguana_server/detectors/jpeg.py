@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from iguana_server.detectors.straight import rounded
+
 # T.81, annex K: brightness and colour, for quality 50.
 _BRIGHTNESS = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
@@ -26,23 +28,24 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.
 def jpeg(x: Tensor, quality: int) -> Tensor:
     """Return [n, C, H, W] in [0, 1] (C is 1 or 3) as it comes out of a JPEG file of this quality, 1 to 100.
 
-    Colour has half the resolution (4:2:0). The result is on the 8-bit grid; no gradient goes through.
+    Colour has half the resolution (4:2:0). The result is on the 8-bit grid; gradients pass its roundings
+    straight through.
     """
     channels, height, width = x.shape[1:]
     step = 16 if channels == 3 else 8
     pad = (0, -width % step, 0, -height % step)
-    y = functional.pad((x * 255).round(), pad, "replicate")
+    y = functional.pad(rounded(x * 255), pad, "replicate")
     if channels == 1:
         y = _blocks(y - 128, _table(_BRIGHTNESS, quality)) + 128
     else:
         to_ycc, to_rgb = (torch.tensor(m).to(x) for m in (_TO_YCC, _TO_RGB))
-        y = _mix(y, to_ycc).round()
-        brightness, colour = y[:, :1] - 128, functional.avg_pool2d(y[:, 1:], 2).round()
+        y = rounded(_mix(y, to_ycc))
+        brightness, colour = y[:, :1] - 128, rounded(functional.avg_pool2d(y[:, 1:], 2))
         brightness = _blocks(brightness, _table(_BRIGHTNESS, quality)) + 128
         colour = _blocks(colour, _table(_COLOUR, quality))
-        colour = functional.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False).round()
-        y = _mix(torch.cat([brightness, colour], 1), to_rgb)
-    return y[..., :height, :width].round().clamp(0, 255) / 255
+        colour = functional.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
+        y = _mix(torch.cat([brightness, rounded(colour)], 1), to_rgb)
+    return rounded(y[..., :height, :width]).clamp(0, 255) / 255
 
 
 def _mix(x: Tensor, matrix: Tensor) -> Tensor:
@@ -56,9 +59,9 @@ def _blocks(x: Tensor, table: Tensor) -> Tensor:
     n, channels, height, width = x.shape
     cosine, table = _cosine().to(x), table.to(x)
     blocks = x.view(n, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
-    waves = ((cosine @ blocks @ cosine.T) / table).round() * table
+    waves = rounded((cosine @ blocks @ cosine.T) / table) * table
     back = (cosine.T @ waves @ cosine).transpose(3, 4).reshape(x.shape)
-    return back.round().clamp(-128, 127)
+    return rounded(back).clamp(-128, 127)
 
 
 @functools.cache

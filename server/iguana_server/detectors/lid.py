@@ -46,8 +46,15 @@ class Lid(Detector):
 
     def score(self, evidence: Evidence) -> Tensor:
         """The maximum-likelihood estimate of the dimension."""
-        distances = [(self._references - row).square().sum(1).sqrt() for row in evidence.features]
-        return dimension(torch.stack(distances), NEIGHBOURS)
+        return torch.cat([self._dimension(row) for row in torch.split(evidence.features, 1)])
+
+    def _dimension(self, row: Tensor) -> Tensor:
+        """[1] of features [1, F]. A gradient goes through the neighbours alone, and not through a copy of the row."""
+        with torch.no_grad():
+            far = (self._references - row).square_().sum(1)
+            nearest = far.masked_fill(far == 0, torch.inf).topk(NEIGHBOURS, largest=False).indices
+        distances = (self._references[nearest] - row).square().sum(1).sqrt()
+        return dimension(distances.unsqueeze(0), NEIGHBOURS)
 
 
 def dimension(distances: Tensor, k: int) -> Tensor:

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from iguana_server.detectors import calibration
-from iguana_server.detectors.base import Detector, Evidence
 from iguana_server.detectors.calibration import Calibration
 from iguana_server.detectors.catalog import available
+from iguana_server.detectors.panel import Panel
+from iguana_server.detectors.watch import Watch
 from iguana_server.errors import InvalidArgument, ModelRefused
 from iguana_server.models.base import Model
 
@@ -43,47 +41,6 @@ class Verdict:
     p_value: float
     rate: float
     flagged: bool
-
-
-class Panel:
-    """Some detectors that look at pictures together: their views lie one after another."""
-
-    def __init__(self, detectors: Sequence[Detector]) -> None:
-        """Take the detectors, at least one."""
-        self.detectors = tuple(detectors)
-        self.looks = sum(detector.looks for detector in detectors)
-        self.needs_features = any(detector.needs_features for detector in detectors)
-
-    def views(self, x: Tensor) -> Tensor:
-        """All views: [n, C, H, W] to [n, looks, C, H, W]."""
-        return torch.cat([detector.views(x) for detector in self.detectors], 1)
-
-    @torch.inference_mode()
-    def scores(self, images: Tensor, logits: Tensor, features: Tensor) -> dict[str, Tensor]:
-        """Score n pictures: images [n, C, H, W], logits [n, 1 + looks, K] of each and its views, features [n, F]."""
-        scores: dict[str, Tensor] = {}
-        at = 1
-        for detector in self.detectors:
-            views = logits[:, at : at + detector.looks]
-            at += detector.looks
-            scores[detector.name] = detector.score(Evidence(images, logits[:, 0], views, features))
-        return scores
-
-    @torch.inference_mode()
-    def examine(self, model: Model, images: Tensor) -> dict[str, Tensor]:
-        """Score pictures [n, C, H, W] with a model at hand: [n] by detector."""
-        found: list[dict[str, Tensor]] = []
-        rows = max(1, model.spec.max_batch // (1 + self.looks))
-        for x in torch.split(images, rows):
-            whole = torch.cat([x[:, None], self.views(x)], 1).flatten(0, 1)
-            seen = [model.look(part.to(model.device)) for part in torch.split(whole, model.spec.max_batch)]
-            logits = torch.cat([one.cpu() for one, _ in seen])
-            logits = logits.view(len(x), 1 + self.looks, -1)
-            features = torch.cat([one.cpu() for _, one in seen])[:: 1 + self.looks]
-            found.append(self.scores(x, logits, features))
-        return {
-            detector.name: torch.cat([one[detector.name] for one in found]) for detector in self.detectors
-        }
 
 
 @dataclass(frozen=True)
@@ -128,6 +85,8 @@ class SafetyNet:
         if unknown := sorted(set(calibrated.scores) - set(known)):
             raise ModelRefused(f"{spec.name}: want detectors of {', '.join(known)}, got {unknown}")
         self.calibration, self.sha256 = calibrated, sha256
+        self._model = model
+        self._watches: dict[tuple[str, ...], Watch] = {}
         self.detectors = {name: known[name](spec, calibrated.states[name]) for name in calibrated.scores}
         if model.features == 0 and any(detector.needs_features for detector in self.detectors.values()):
             raise ModelRefused(f"{spec.name}: want a network whose features can be seen, got another")
@@ -149,6 +108,15 @@ class SafetyNet:
         self.calibration.allowed(rate)
         chosen = names or tuple(self.detectors)
         return Screen(Panel([self.detectors[name] for name in chosen]), self.calibration, rate)
+
+    def watch(self, screen: Screen) -> Watch:
+        """Return the model with a screen's detectors, differentiable; the same object for the same detectors."""
+        chosen = {detector.name for detector in screen.panel.detectors}
+        names = tuple(name for name in self.detectors if name in chosen)
+        if names not in self._watches:
+            panel = Panel([self.detectors[name] for name in names])
+            self._watches[names] = Watch(self._model, panel, self.calibration)
+        return self._watches[names]
 
 
 def built_in(model: Model) -> SafetyNet | None:

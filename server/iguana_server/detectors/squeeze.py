@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from iguana_server.detectors.base import Detector, Evidence, shift
+from iguana_server.detectors.straight import rounded
 
 BITS = 3
 
@@ -32,7 +33,7 @@ class Squeeze(Detector):
 def reduce(x: Tensor, bits: int) -> Tensor:
     """Round pixels in [0, 1] to the nearest of 2**bits levels; moves none by more than 0.5 / (2**bits - 1)."""
     levels = 2**bits - 1
-    return torch.div((x * levels).round(), levels)
+    return torch.div(rounded(x * levels), levels)
 
 
 def median(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from iguana_server.detectors.watch import Watch
 from iguana_server.engine.answer import Event, Forged, Looked, Progress
 from iguana_server.engine.job import AttackJob, Job
 from iguana_server.engine.lane import Lane
@@ -35,7 +36,7 @@ class Bench:
         A caller that has none gets one all the same.
         """
         self.model, self.max_rows, self._meter = model, max_rows, meter
-        self._lanes: dict[tuple[str, str, bool], Lane] = {}
+        self._lanes: dict[tuple[str, str, bool, Watch | None], Lane] = {}
         self._looks: list[Row] = []
         self._clocks = Clocks()
         self._left = 0  # work done for the rows that have left since the last turn's end
@@ -56,24 +57,30 @@ class Bench:
     def turn(self) -> float:
         """Show one gradient pass and one forward pass of rows to the model; returns the cost of those that left.
 
-        Rows that are given up have left too, with the moves they made: else a storm of cancels would pass
+        So for the rows that detectors watch, those of each choice of detectors by themselves. Rows that are given up have left too, with the moves they made: else a storm of cancels would pass
         for slowness, and others be refused for it.
         """
-        for gradient in (True, False):
-            waiting = [row for row in self.rows() if (row.gradient and row.stage is Stage.MOVE) is gradient]
-            rows = self._clocks.pick(waiting, self._most(waiting))
+        watches = dict.fromkeys([None, *(watch for *_, watch in self._lanes)])
+        for gradient, watch in itertools.product((True, False), watches):
+            waiting = [
+                row
+                for row in self.rows()
+                if (row.gradient and row.stage is Stage.MOVE) is gradient and row.job.watch is watch
+            ]
+            rows = self._clocks.pick(waiting, self._most(waiting, watch))
             if rows:
-                self._look(rows, gradient=gradient)
+                self._look(rows, gradient=gradient, watch=watch)
         self._close_lanes()
         left, self._left = self._left, 0
         return left
 
-    def _most(self, waiting: Sequence[Row]) -> int:
+    def _most(self, waiting: Sequence[Row], watch: Watch | None) -> int:
         """Return how many rows a turn takes: where there are STRICT looks alone, whole passes.
 
         Padding costs what rows do, and the callers that this turn answers may fill the next.
         """
-        most, bucket = min(len(waiting), self.model.spec.max_batch), self.model.spec.bucket
+        largest = self.model.spec.max_batch if watch is None else watch.max_batch
+        most, bucket = min(len(waiting), largest), self.model.spec.bucket
         if most > bucket and not self._lanes and all(row.job.strict for row in waiting):
             most -= most % bucket
         return most
@@ -120,8 +127,8 @@ class Bench:
             if job.late(now):
                 _hurry(rows)
 
-    def _look(self, rows: Sequence[Row], *, gradient: bool) -> None:
-        """One look at these rows, and what follows from it."""
+    def _look(self, rows: Sequence[Row], *, gradient: bool, watch: Watch | None) -> None:
+        """One look at these rows, all under the same watch, and what follows from it."""
         chosen, spec = set(rows), self.model.spec
         seats = [seat for lane in self._lanes.values() for seat in seats_of(lane, chosen)]
         parts = [seat.part() for seat in seats]
@@ -134,14 +141,15 @@ class Bench:
             self.model,
             parts,
             gradient=gradient,
-            sizes=self.model.sizes,
-            max_batch=spec.max_batch,
+            sizes=self.model.sizes if watch is None else watch.sizes,
+            max_batch=spec.max_batch if watch is None else watch.max_batch,
             note=note,
             features=self.model.look if any(row.job.features for row in looks) else None,
+            watch=watch,
         )
         for row in rows:
-            row.forward += 1
-            self._clocks.charge(row.job.caller, _GRADIENT_LOOKS if gradient else 1)
+            row.forward += row.job.looks
+            self._clocks.charge(row.job.caller, (_GRADIENT_LOOKS if gradient else 1) * row.job.looks)
         # Rows that only look have the last part to themselves.
         for seat, part, what in zip(seats, parts, seen, strict=False):
             self._advance(seat, part.images, what)
@@ -207,7 +215,7 @@ class Bench:
         """Seat new rows in their lane."""
         images = self._laid_out(job.images[torch.tensor([row.sample for row in rows])])
         table = job.table(rows, images, len(self.model.spec.classes))
-        key = (table.name, table.loss_name, table.on_grid)
+        key = (table.name, table.loss_name, table.on_grid, job.watch)
         if key in self._lanes:
             self._lanes[key].add(table, rows)
         else:
@@ -226,7 +234,7 @@ class Bench:
             leaving = {row for row in lane.rows if row.job.dead or row.job.settled(row.sample)}
             if leaving:
                 lane.remove(leaving)
-                self._left += sum(row.moves * row.job.pixels for row in leaving)
+                self._left += sum(row.moves * row.job.look_cost for row in leaving)
             if late:
                 _hurry(row for row in lane.rows if row.job in late)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from iguana_server.attacks.base import Attack
+from iguana_server.detectors.watch import Watch
 from iguana_server.engine.answer import Event, Forged, Progress
 from iguana_server.engine.row import Row, Stage
 from iguana_server.engine.tries import Tries
@@ -44,6 +45,7 @@ class Job(ABC):
         self.deadline, self.span = deadline, span
         self.arrived = time.monotonic()
         self.features = False  # its rows are asked for their features
+        self.watch: Watch | None = None  # detectors that watch its rows; the same for all rows of a lane
         self.started = False  # a row has reached the device
         self.cancelled = False  # the caller has left
         self.closed = False  # given up, and counted as such
@@ -58,6 +60,16 @@ class Job(ABC):
     def pixels(self) -> int:
         """Numbers in one image."""
         return self.images[0].numel()
+
+    @property
+    def looks(self) -> int:
+        """Pictures that the model sees in one look at a row."""
+        return 1 if self.watch is None else self.watch.looks
+
+    @property
+    def look_cost(self) -> int:
+        """Numbers in them."""
+        return self.looks * self.pixels
 
     @property
     @abstractmethod
@@ -192,6 +204,7 @@ class Plan:
     loss_name: str | None = None  # the attack's own
     on_grid: bool = True
     restarts: int = 1
+    watch: Watch | None = None  # the detectors that the rows are to pass as well
     time_limit_s: float | None = None
     report_every: int = 0  # moves between two reports of a row; 0: none
 
@@ -216,7 +229,7 @@ class AttackJob(Job):
         super().__init__(
             images, method=method, model=model, caller=caller, strict=strict, deadline=deadline, span=span
         )
-        self.plan = plan
+        self.plan, self.watch = plan, plan.watch
         self._limit = math.inf if plan.time_limit_s is None else self.arrived + plan.time_limit_s
         columns = plan.attack.columns().items()
         fills = {
@@ -230,7 +243,7 @@ class AttackJob(Job):
     @cached_property
     def row_cost(self) -> int:
         """Its moves."""
-        return math.ceil(sum(self._looks[i] for i in self._samples) / len(self._samples)) * self.pixels
+        return math.ceil(sum(self._looks[i] for i in self._samples) / len(self._samples)) * self.look_cost
 
     @property
     def size(self) -> int:

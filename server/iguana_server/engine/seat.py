@@ -13,7 +13,7 @@ from iguana_server.attacks.base import FIRST_SUCCESS, Attack
 from iguana_server.engine.answer import Ended, Forged
 from iguana_server.engine.lane import Lane
 from iguana_server.engine.row import Row, Stage
-from iguana_server.engine.step import Part, Seen
+from iguana_server.engine.step import Evasion, Part, Seen
 
 _ANSWERED = (
     *("fooled", "already", "finite", "done", "spent", "margin", "merit", "loss", "best_t"),
@@ -49,7 +49,9 @@ class Seat:
         label, targeted = table.aims()
         leaves = (table.stop == FIRST_SUCCESS) & table.judged()
         leaves &= (label == table.label) & (targeted == table.targeted)
-        return Part(points, strict, table.loss_name, label, table.clean, targeted, leaves)
+        watched = self.rows[0].job.watch is not None
+        evasion = Evasion(table.allowed, table.suspicion_weight, table.in_turn) if watched else None
+        return Part(points, strict, table.loss_name, label, table.clean, targeted, leaves, evasion)
 
     def advance(self, points: Tensor, seen: Seen) -> None:
         """Let the table judge what was seen at these points, and move."""
@@ -57,6 +59,7 @@ class Seat:
         for row, backward in zip(rows, seen.backward.tolist(), strict=True):
             row.backward += backward
         judged = table.judged() if stage is Stage.MOVE else torch.ones_like(table.done)
+        table.suspicion.copy_(seen.suspicion)
         table.observe(points, seen.logits, seen.loss, judged)
         if stage is Stage.OPEN:
             table.begin()

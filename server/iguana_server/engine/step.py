@@ -14,6 +14,33 @@ from torch import Tensor
 
 from iguana_server.attacks.base import aim
 from iguana_server.attacks.losses import LOSSES, lead
+from iguana_server.detectors.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Evasion:
+    """What detectors are to rows, see Attack: allowed [m] in nats, weight [m], in_turn [m] bool."""
+
+    allowed: Tensor
+    weight: Tensor
+    in_turn: Tensor
+
+    def at(self, index: Tensor | slice) -> Evasion:
+        """Return these rows."""
+        return Evasion(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def missed(self, suspicion: Tensor) -> Tensor:
+        """[n] by how many nats rows are too suspicious; not above 0 where they pass."""
+        return suspicion - self.allowed
+
+    def loss(self, loss: Tensor, gap: Tensor, suspicion: Tensor) -> Tensor:
+        """[n] the loss of the model, and of the detectors that see through a row.
+
+        Either both at once (Carlini and Wagner 2017, arXiv:1705.07263), or suspicion alone where the model is
+        fooled, gap [n] being above 0 (selective gradients, Bryniarski et al. 2022, arXiv:2106.15023).
+        """
+        over = self.missed(suspicion).relu()
+        return torch.where(self.in_turn & (gap > 0), -over, loss - self.weight * over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +54,7 @@ class Part:
     clean: Tensor | None = None
     targeted: Tensor | None = None
     leaves: Tensor | None = None  # [m] bool: a row that reaches its goal here has no use for a gradient
+    evasion: Evasion | None = None  # where detectors watch
 
     def __len__(self) -> int:
         """Rows."""
@@ -38,7 +66,7 @@ class Seen:
     """What the model said of a part: logits [m, K], loss [m], grad as the images, or zeros [m].
 
     `backward` [m] says which rows have a gradient; of those that have none it is zero. `features` are [m, F]
-    where they were asked for, else [m, 0].
+    where they were asked for, else [m, 0]; `suspicion` [m] is in nats where detectors watch, else 0.
     """
 
     logits: Tensor
@@ -46,6 +74,7 @@ class Seen:
     grad: Tensor
     backward: Tensor
     features: Tensor
+    suspicion: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +117,12 @@ def look(
     max_batch: int,
     note: Callable[[Pass], None],
     features: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    watch: Watch | None = None,
 ) -> list[Seen]:
     """Show all rows to the model, in as few passes as their determinism allows; `note` is told after each.
 
-    Where `features` is given, it is called in place of the model, without gradient: it returns them, too.
+    Where `features` is given, it is called in place of the model, without gradient: it returns them, too. Where
+    detectors `watch` the model, all parts are under the same.
     A row that leaves at this look has no gradient, whoever is beside it; where all of a pass leave, the
     pass has no backward.
     """
@@ -102,9 +133,12 @@ def look(
     images = parts[0].images if len(parts) == 1 else torch.cat([part.images for part in parts])
     names = [part.loss_name for part in parts for _ in range(len(part))]
     goals = [_column(parts, lengths, name) for name in ("label", "clean", "targeted", "leaves")]
+    evasions = [part.evasion for part in parts if part.evasion is not None]
+    evasion = _joined(evasions) if evasions else None
     if not straight:
         index = torch.tensor(order, device=images.device)
         images, goals = images[index], [goal[index] for goal in goals]
+        evasion = evasion and evasion.at(index)
         names = [names[i] for i in order]
     looks: list[Seen] = []
     for one in passes(sum(strict), len(order), sizes, max_batch):
@@ -118,6 +152,8 @@ def look(
                 [goal[rows] for goal in goals],
                 gradient=gradient,
                 features=features,
+                watch=watch,
+                evasion=evasion and evasion.at(rows),
             )
         )
         note(one)
@@ -136,7 +172,7 @@ def heard(part: Part, logits: Tensor) -> Seen:
     label, clean = aim(logits, part.label, part.clean)
     loss = LOSSES[part.loss_name](logits, label, clean, part.targeted)
     nothing = torch.zeros(len(part))
-    return Seen(logits, loss, nothing, nothing.bool(), nothing[:, None][:, :0])
+    return Seen(logits, loss, nothing, nothing.bool(), nothing[:, None][:, :0], nothing)
 
 
 def _pass(
@@ -148,34 +184,62 @@ def _pass(
     *,
     gradient: bool,
     features: Callable[[Tensor], tuple[Tensor, Tensor]] | None,
+    watch: Watch | None,
+    evasion: Evasion | None,
 ) -> Seen:
     """One forward, and one backward to the images if wanted; returns what concerns the real rows."""
     n = len(images)
     label, clean, targeted, leaves = goals
-    none = leaves.new_zeros(n)
+    none, unwatched = leaves.new_zeros(n), images.new_zeros(n)
     x = images.detach()
     if size > n:
         x = torch.cat([x, x.new_zeros((size - n, *x.shape[1:]))])
     if not gradient:
         with torch.inference_mode():
-            logits, inner = (model(x), x.new_empty(len(x), 0)) if features is None else features(x)
-            logits = logits[:n]
+            suspicion, inner = unwatched, x.new_empty(len(x), 0)
+            if watch is not None:
+                logits, suspicion = watch(x)
+            elif features is not None:
+                logits, inner = features(x)
+            else:
+                logits = model(x)
+            logits, suspicion = logits[:n], suspicion[:n]
             loss = _losses(logits, names, label, clean, targeted)
-            return Seen(logits, loss, x.new_zeros(n), none, inner[:n])
+            if evasion is not None:
+                loss = evasion.loss(loss, _gap(logits, label, clean, targeted), suspicion)
+            return Seen(logits, loss, x.new_zeros(n), none, inner[:n], suspicion)
     x = x.requires_grad_()
-    logits = model(x)[:n]
+    logits, suspicion = (model(x), unwatched) if watch is None else watch(x)
+    logits, suspicion = logits[:n], suspicion[:n]
     loss = _losses(logits, names, label, clean, targeted)
     z = logits.detach()
-    margin = lead(z, aim(z, label, clean)[0])
-    leaving = leaves & (torch.where(targeted, -margin, margin) > 0)
+    gap = _gap(z, label, clean, targeted)
+    reached = gap > 0
+    if evasion is not None:
+        loss = evasion.loss(loss, gap, suspicion)
+        suspicion = suspicion.detach()
+        reached &= evasion.missed(suspicion) < 0
+    leaving = leaves & reached
     # On a GPU the questions would keep the host waiting for the forward pass.
     if not images.is_cuda and bool(leaving.all()):
-        return Seen(z, loss.detach(), torch.zeros_like(images), none, x.new_empty(n, 0))
+        return Seen(z, loss.detach(), torch.zeros_like(images), none, x.new_empty(n, 0), suspicion)
     (grad,) = torch.autograd.grad(loss.sum(), x)
     grad = grad[:n]
     if images.is_cuda or bool(leaving.any()):
         grad.masked_fill_(leaving.view(-1, 1, 1, 1), 0)
-    return Seen(z, loss.detach(), grad, ~leaving, x.new_empty(n, 0))
+    return Seen(z, loss.detach(), grad, ~leaving, x.new_empty(n, 0), suspicion)
+
+
+def _gap(logits: Tensor, label: Tensor, clean: Tensor, targeted: Tensor) -> Tensor:
+    """[n] by how many logits the goal is reached (above 0) or missed."""
+    margin = lead(logits, aim(logits, label, clean)[0])
+    return torch.where(targeted, -margin, margin)
+
+
+def _joined(evasions: Sequence[Evasion]) -> Evasion:
+    """One after another."""
+    columns = [[getattr(one, field.name) for one in evasions] for field in fields(Evasion)]
+    return Evasion(*(torch.cat(column) for column in columns))
 
 
 def _losses(logits: Tensor, names: Sequence[str], label: Tensor, clean: Tensor, targeted: Tensor) -> Tensor:

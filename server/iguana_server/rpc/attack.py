@@ -14,6 +14,7 @@ from iguana_server.engine.script import in_turn
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.context import Context
 from iguana_server.rpc.dialogue import dialogue, first
+from iguana_server.rpc.evasion import Evasion
 from iguana_server.rpc.origin import Origin
 from iguana_server.rpc.pipeline import pipeline
 from iguana_server.rpc.transfer import Transfer
@@ -24,7 +25,8 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
 
     def __init__(self, engine: Engine, codec: Codec) -> None:
         """Forge with this engine's models."""
-        self._engine, self._codec, self._transfer = engine, codec, Transfer(engine, codec)
+        self._engine, self._codec = engine, codec
+        self._notes = (Transfer(engine, codec), Evasion(engine, codec))
 
     async def Attack(  # noqa: N802 - the contract's name, as below
         self, request: pb.AttackRequest, context: Context
@@ -46,7 +48,8 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
                 else:
                     outcomes[event.outcome] += 1
                     result = await self._codec.from_forged(order, event)
-                    await self._transfer.note(request.request, order, [result], origin)
+                    for notes in self._notes:
+                        await notes.note(request.request, order, [result], origin)
                     yield pb.WatchAttackResponse(result=result)
         yield pb.WatchAttackResponse(summary=pb.AttackSummary(manifest=order.manifest, **outcomes))
 
@@ -93,7 +96,8 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
                 if isinstance(event, Forged):
                     forged.append(event)
         response = await self._codec.from_attack(order, sorted(forged, key=lambda one: one.sample))
-        await self._transfer.note(request, order, response.results, origin)
+        for notes in self._notes:
+            await notes.note(request, order, response.results, origin)
         return response
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 # The contract's own bounds: the same on every server.
 DEFAULT_TOP_K, MAX_TOP_K = 5, 1000  # classes listed
 MAX_STOP_MARGIN = 1000.0  # logits
+MAX_WEIGHT = 1000.0  # of a nat of suspicion in a loss
 MAX_TIME_LIMIT_S = 3600.0
 MAX_EVERY_STEPS = 10_000  # moves between two reports
 MAX_CLASSES = 65_536  # of a model that only the caller sees

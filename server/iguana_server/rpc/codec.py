@@ -22,7 +22,8 @@ import torch
 from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, manifest_pb2
 from iguana_server.attacks.decision import Decision
 from iguana_server.attacks.script import Act
-from iguana_server.detectors.net import Panel, SafetyNet, Screen, Verdict
+from iguana_server.detectors.net import SafetyNet, Screen, Verdict
+from iguana_server.detectors.panel import Panel
 from iguana_server.engine.answer import Forged, Looked
 from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
 from iguana_server.engine.remote import Remote
@@ -32,6 +33,7 @@ from iguana_server.rpc import classification, guard
 from iguana_server.rpc.bounds import MAX_EVERY_STEPS, MOST_FILES, Limits
 from iguana_server.rpc.diagnosis import DRAWS, QUERIES
 from iguana_server.rpc.draft import Draft, to_draft, top_k
+from iguana_server.rpc.evade import Evading, to_evading
 from iguana_server.rpc.faults import Faults, text
 from iguana_server.rpc.goal import Classes
 from iguana_server.rpc.image import is_on_grid, to_pixels
@@ -236,13 +238,14 @@ class Codec:
         arrived = time.monotonic()
         self._check_count(request.images, faults)
         draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
+        evading = to_evading(request, self.nets.get(model.spec.name), model.spec.name, faults)
         if draft is not None:
             looks = draft.method.looks(len(request.images))
             looks += request.diagnose * (DRAWS + QUERIES) * len(request.images)
-            self._check_cost(looks, model, faults)
+            self._check_cost(looks * (1 if evading is None else evading.watch.looks), model, faults)
         victim = self._victim(request.victim, model, faults)
         if whole and draft is not None:
-            self._check_reply(len(request.images), _largest(draft, model, victim), faults)
+            self._check_reply(len(request.images), _largest(draft, model, victim, evading), faults)
         clean = await self._pixels(request.images, "images", model, faults)
         if draft is not None and draft.delivery.on_grid and not faults:
             await self._apart(partial(_check_grid, request.images, clean, faults))
@@ -255,6 +258,10 @@ class Codec:
         faults.check()
         assert draft is not None  # noqa: S101 - it is a fault to name no method
         shared = draft.columns | {name: column.expand_as(clean) for name, column in columns.items()}
+        if evading is not None:
+            shared |= evading.columns
+            draft.manifest.evade.CopyFrom(evading.used)
+            draft.manifest.run.calibration_sha256 = self.nets[model.spec.name].sha256
 
         def job(act: Act, samples: Sequence[int]) -> AttackJob:
             plan = Plan(
@@ -263,6 +270,7 @@ class Codec:
                 loss_name=act.loss_name,
                 on_grid=draft.delivery.on_grid,
                 restarts=act.tries,
+                watch=None if evading is None else evading.watch,
                 time_limit_s=_left(request.time_limit_s, arrived),
                 report_every=report_every,
             )
@@ -522,10 +530,12 @@ def _check_grid(images: Sequence[image_pb2.Image], clean: torch.Tensor, faults: 
             return
 
 
-def _largest(draft: Draft, model: Model | RemoteModel, victim: Model | None) -> int:
+def _largest(draft: Draft, model: Model | RemoteModel, victim: Model | None, evading: Evading | None) -> int:
     """The most bytes that one sample adds to the answer."""
     top = draft.delivery.top_k
     seen = 0 if victim is None else 2 * classification.largest(victim.spec.classes, top)
+    if evading is not None:
+        seen += 2 * guard.largest(evading.screen)
     return draft.delivery.largest(model.spec) + _COLUMN_BYTES * len(draft.manifest.parameters) + seen
 
 

@@ -30,6 +30,7 @@ def to_screen(guard: verdict_pb2.Guard, net: SafetyNet | None, model: str, fault
         return None
 
 
+@torch.inference_mode()
 def judge(screen: Screen, image: torch.Tensor, looked: Sequence[Looked]) -> Verdict:
     """Judge an image [C, H, W] by what the model said of it and of its views, in the order of the screen.
 

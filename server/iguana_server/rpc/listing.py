@@ -71,6 +71,7 @@ def from_attack(attack: type[Method], limits: Limits) -> model_pb2.Attack:
         description=f"{_said(attack)} ({attack.paper})",
         parameters=(_parameter(field, attack, limits) for field in fields_of(attack)),
         loss=attack.default_loss,
+        evades=attack.evades,
     )
 
 

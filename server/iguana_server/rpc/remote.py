@@ -100,6 +100,8 @@ def check_start(start: attack_pb2.RemoteStart, faults: Faults) -> None:
         faults.add("request.diagnose", "false without gradients", "true")
     if request.victim:
         faults.add("request.victim", "none, as the model is the caller's", text(request.victim))
+    if request.HasField("evade"):
+        faults.add("request.evade", "none, as the model is the caller's", "one")
     if method is not None and method not in METHODS:
         faults.add("request.method", f"one of {', '.join(METHODS)}, which need no gradients", method)
     size = len(DIGEST) if start.recorded else 0

@@ -79,6 +79,12 @@ STRICT: Words[manifest_pb2.Determinism.ValueType, bool] = Words(
     manifest_pb2.DETERMINISM_STRICT,
 )
 
+IN_TURN: Words[attack_pb2.Balance.ValueType, bool] = Words(
+    attack_pb2.Balance.DESCRIPTOR,
+    {attack_pb2.BALANCE_JOINT: False, attack_pb2.BALANCE_IN_TURN: True},
+    attack_pb2.BALANCE_JOINT,
+)
+
 # 0 is the attack's own loss.
 LOSS: Words[attack_pb2.Loss.ValueType, str] = Words(
     attack_pb2.Loss.DESCRIPTOR,

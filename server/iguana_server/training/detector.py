@@ -13,7 +13,7 @@ from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.detectors.base import Clean
 from iguana_server.detectors.calibration import Calibration
 from iguana_server.detectors.catalog import available
-from iguana_server.detectors.net import Panel
+from iguana_server.detectors.panel import Panel
 from iguana_server.engine import AttackJob, Engine, Forged, Plan
 from iguana_server.errors import ModelRefused
 from iguana_server.models.base import Model

@@ -145,6 +145,9 @@ def attack(
     victim: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Another model that looks at what was made.")
     ] = None,
+    evade: Annotated[
+        bool, typer.Option("--evade", help="Pass the model's detectors as well: succeed only unseen.")
+    ] = False,
     keep: Annotated[str, typer.Option(metavar="WHICH", help="Iterate to deliver: best or last.")] = "best",
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", help="Deliver the best so far after so long; 0: no limit.")
@@ -184,6 +187,7 @@ def attack(
             "keep": keep,
             "diagnose": diagnose,
             "victim": victim,
+            "evade": evade,
             "time_limit_s": time_limit,
             "return_clean": sheet is not None,
         }

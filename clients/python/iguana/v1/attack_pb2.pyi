@@ -12,6 +12,7 @@ from iguana.v1 import classify_pb2 as _classify_pb2
 from iguana.v1 import error_pb2 as _error_pb2
 from iguana.v1 import image_pb2 as _image_pb2
 from iguana.v1 import manifest_pb2 as _manifest_pb2
+from iguana.v1 import verdict_pb2 as _verdict_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,6 +23,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Balance:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BalanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Balance.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BALANCE_UNSPECIFIED: _Balance.ValueType  # 0
+    """BALANCE_UNSPECIFIED means BALANCE_JOINT."""
+    BALANCE_JOINT: _Balance.ValueType  # 1
+    """BALANCE_JOINT climbs the loss less weight times the suspicion that is too much
+    (Carlini and Wagner 2017, arXiv:1705.07263).
+    """
+    BALANCE_IN_TURN: _Balance.ValueType  # 2
+    """BALANCE_IN_TURN climbs the loss while the model is not fooled, and descends the
+    suspicion where it is (Bryniarski et al. 2022, arXiv:2106.15023, selective).
+    """
+
+class Balance(_Balance, metaclass=_BalanceEnumTypeWrapper):
+    """Balance is how an attack pursues two goals."""
+
+BALANCE_UNSPECIFIED: Balance.ValueType  # 0
+"""BALANCE_UNSPECIFIED means BALANCE_JOINT."""
+BALANCE_JOINT: Balance.ValueType  # 1
+"""BALANCE_JOINT climbs the loss less weight times the suspicion that is too much
+(Carlini and Wagner 2017, arXiv:1705.07263).
+"""
+BALANCE_IN_TURN: Balance.ValueType  # 2
+"""BALANCE_IN_TURN climbs the loss while the model is not fooled, and descends the
+suspicion where it is (Bryniarski et al. 2022, arXiv:2106.15023, selective).
+"""
+Global___Balance: _TypeAlias = Balance  # noqa: Y015
 
 class _StopOn:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -447,6 +480,7 @@ class AttackRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     DIAGNOSE_FIELD_NUMBER: _builtins.int
     VICTIM_FIELD_NUMBER: _builtins.int
+    EVADE_FIELD_NUMBER: _builtins.int
     FGSM_FIELD_NUMBER: _builtins.int
     RFGSM_FIELD_NUMBER: _builtins.int
     PGD_FIELD_NUMBER: _builtins.int
@@ -527,6 +561,14 @@ class AttackRequest(_message.Message):
     def goals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Goal]:
         """goals say what counts as success: none (leave the clean prediction), one for all, or
         one a sample.
+        """
+
+    @_builtins.property
+    def evade(self) -> Global___Evade:
+        """evade makes the attack adaptive: it is to pass the model's detectors, too. Success is
+        then both, what is climbed is of both, and margin is the lesser of the lead in logits
+        and of the suspicion to spare in nats. Not with attacks that go by the logits rather
+        than by a loss (Attack.evades). Unset: detectors play no part.
         """
 
     @_builtins.property
@@ -676,6 +718,7 @@ class AttackRequest(_message.Message):
         top_k: _builtins.int = ...,
         diagnose: _builtins.bool = ...,
         victim: _builtins.str = ...,
+        evade: Global___Evade | None = ...,
         fgsm: Global___Fgsm | None = ...,
         rfgsm: Global___Rfgsm | None = ...,
         pgd: Global___Pgd | None = ...,
@@ -709,15 +752,58 @@ class AttackRequest(_message.Message):
         hopskipjump: Global___Hopskipjump | None = ...,
         boundary: Global___Boundary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "differences", b"differences", "difgsm", b"difgsm", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "hopskipjump", b"hopskipjump", "method", b"method", "mifgsm", b"mifgsm", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "rfgsm", b"rfgsm", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "differences", b"differences", "difgsm", b"difgsm", "eot", b"eot", "evade", b"evade", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "hopskipjump", b"hopskipjump", "method", b"method", "mifgsm", b"mifgsm", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "rfgsm", b"rfgsm", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "tifgsm", b"tifgsm", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "determinism", b"determinism", "diagnose", b"diagnose", "differences", b"differences", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "goals", b"goals", "hopskipjump", b"hopskipjump", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "victim", b"victim", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apgd", b"apgd", "apgdt", b"apgdt", "autoattack", b"autoattack", "boundary", b"boundary", "cw", b"cw", "ddn", b"ddn", "deepfool", b"deepfool", "determinism", b"determinism", "diagnose", b"diagnose", "differences", b"differences", "difgsm", b"difgsm", "encoding", b"encoding", "eot", b"eot", "evade", b"evade", "fab", b"fab", "fgsm", b"fgsm", "fmn", b"fmn", "forge", b"forge", "goals", b"goals", "hopskipjump", b"hopskipjump", "images", b"images", "keep", b"keep", "loss", b"loss", "method", b"method", "mifgsm", b"mifgsm", "model", b"model", "nes", b"nes", "nifgsm", b"nifgsm", "noise", b"noise", "output_grid", b"output_grid", "patch", b"patch", "pgd", b"pgd", "pgdl2", b"pgdl2", "rays", b"rays", "return_clean", b"return_clean", "rfgsm", b"rfgsm", "seed", b"seed", "simba", b"simba", "sinifgsm", b"sinifgsm", "spsa", b"spsa", "square", b"square", "squarel2", b"squarel2", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "tifgsm", b"tifgsm", "time_limit_s", b"time_limit_s", "top_k", b"top_k", "victim", b"victim", "vmifgsm", b"vmifgsm", "vnifgsm", b"vnifgsm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["fgsm", "rfgsm", "pgd", "pgdl2", "mifgsm", "nifgsm", "apgd", "forge", "noise", "difgsm", "tifgsm", "sinifgsm", "vmifgsm", "vnifgsm", "apgdt", "eot", "patch", "autoattack", "ddn", "cw", "fmn", "deepfool", "fab", "square", "squarel2", "nes", "spsa", "differences", "simba", "rays", "hopskipjump", "boundary"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
 Global___AttackRequest: _TypeAlias = AttackRequest  # noqa: Y015
+
+@_typing.final
+class Evade(_message.Message):
+    """Evade says which detectors an attack is to be led past, and how. Gradients go through
+    roundings, such as JPEG's, as if they were not there (Athalye et al. 2018,
+    arXiv:1802.00420, section 4.1). What counts is the suspicion that the detectors have
+    together; with a success Detect, asked with the same guard, does not flag the picture.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUARD_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    balance: Global___Balance.ValueType
+    """balance is how the two goals are pursued."""
+    @_builtins.property
+    def guard(self) -> _verdict_pb2.Guard:
+        """guard chooses the detectors and their false-positive rate; unset: all that the model
+        has, at the rate of its calibration.
+        """
+
+    @_builtins.property
+    def weight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """weight is what a nat of suspicion beyond what passes counts in the loss (lambda), in
+        [0, 1000]. With 0 the attack goes by the model alone, and is judged by both. One value,
+        or one a sample; none with BALANCE_IN_TURN. Default 1.
+        """
+
+    def __init__(
+        self,
+        *,
+        guard: _verdict_pb2.Guard | None = ...,
+        balance: Global___Balance.ValueType = ...,
+        weight: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guard", b"guard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "guard", b"guard", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evade: _TypeAlias = Evade  # noqa: Y015
 
 @_typing.final
 class Goal(_message.Message):
@@ -2759,6 +2845,7 @@ class AttackResult(_message.Message):
     ATTACK_FIELD_NUMBER: _builtins.int
     DIAGNOSIS_FIELD_NUMBER: _builtins.int
     TRANSFER_FIELD_NUMBER: _builtins.int
+    EVASION_FIELD_NUMBER: _builtins.int
     sample: _builtins.int
     """sample is the image's place in the request, from 0."""
     outcome: Global___Outcome.ValueType
@@ -2815,6 +2902,10 @@ class AttackResult(_message.Message):
     def transfer(self) -> Global___Transfer:
         """transfer is what the victim sees, if one was named. Not set with OUTCOME_FAILED."""
 
+    @_builtins.property
+    def evasion(self) -> Global___Evasion:
+        """evasion is what the detectors say, if evade was set. Not set with OUTCOME_FAILED."""
+
     def __init__(
         self,
         *,
@@ -2837,14 +2928,47 @@ class AttackResult(_message.Message):
         attack: _builtins.str = ...,
         diagnosis: Global___Diagnosis | None = ...,
         transfer: Global___Transfer | None = ...,
+        evasion: Global___Evasion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "image", b"image", "norms", b"norms", "transfer", b"transfer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "evasion", b"evasion", "image", b"image", "norms", b"norms", "transfer", b"transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attack", b"attack", "backward", b"backward", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "ended", b"ended", "forward", b"forward", "image", b"image", "loss", b"loss", "margin", b"margin", "norms", b"norms", "outcome", b"outcome", "reason", b"reason", "restart", b"restart", "sample", b"sample", "step", b"step", "transfer", b"transfer", "zero_gradients", b"zero_gradients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attack", b"attack", "backward", b"backward", "before", b"before", "clean", b"clean", "diagnosis", b"diagnosis", "ended", b"ended", "evasion", b"evasion", "forward", b"forward", "image", b"image", "loss", b"loss", "margin", b"margin", "norms", b"norms", "outcome", b"outcome", "reason", b"reason", "restart", b"restart", "sample", b"sample", "step", b"step", "transfer", b"transfer", "zero_gradients", b"zero_gradients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttackResult: _TypeAlias = AttackResult  # noqa: Y015
+
+@_typing.final
+class Evasion(_message.Message):
+    """Evasion is what the detectors of an adaptive attack say of its picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def before(self) -> _verdict_pb2.Verdict:
+        """before is said of the clean picture."""
+
+    @_builtins.property
+    def after(self) -> _verdict_pb2.Verdict:
+        """after is said of the delivered one. A picture that was not forged well enough for the
+        attack to be sure may pass all the same.
+        """
+
+    def __init__(
+        self,
+        *,
+        before: _verdict_pb2.Verdict | None = ...,
+        after: _verdict_pb2.Verdict | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evasion: _TypeAlias = Evasion  # noqa: Y015
 
 @_typing.final
 class Transfer(_message.Message):
@@ -2971,6 +3095,7 @@ class AttackManifest(_message.Message):
     STOP_MARGIN_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TARGETED_FIELD_NUMBER: _builtins.int
+    EVADE_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """method is the attack's name."""
     seed: _builtins.int
@@ -3003,6 +3128,10 @@ class AttackManifest(_message.Message):
     def targeted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """targeted tells, one a sample, whether the label is to be reached."""
 
+    @_builtins.property
+    def evade(self) -> Global___Evade:
+        """evade as used, if it was set: the detectors by name, the rate, one weight a sample."""
+
     def __init__(
         self,
         *,
@@ -3017,10 +3146,11 @@ class AttackManifest(_message.Message):
         stop_margin: _builtins.float = ...,
         labels: _abc.Iterable[_builtins.int] | None = ...,
         targeted: _abc.Iterable[_builtins.bool] | None = ...,
+        evade: Global___Evade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evade", b"evade", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep", "labels", b"labels", "loss", b"loss", "method", b"method", "output_grid", b"output_grid", "parameters", b"parameters", "run", b"run", "seed", b"seed", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "targeted", b"targeted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evade", b"evade", "keep", b"keep", "labels", b"labels", "loss", b"loss", "method", b"method", "output_grid", b"output_grid", "parameters", b"parameters", "run", b"run", "seed", b"seed", "stop_margin", b"stop_margin", "stop_on", b"stop_on", "targeted", b"targeted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

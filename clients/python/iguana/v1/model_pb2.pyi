@@ -390,12 +390,15 @@ class Attack(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
+    EVADES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name is the field of AttackRequest.method."""
     description: _builtins.str
     """description is one line, with the paper."""
     loss: _builtins.str
     """loss is what it climbs when AttackRequest.loss is not set."""
+    evades: _builtins.bool
+    """evades tells whether it can be led past detectors (AttackRequest.evade)."""
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
         """parameters are the fields of its message."""
@@ -407,10 +410,11 @@ class Attack(_message.Message):
         description: _builtins.str = ...,
         parameters: _abc.Iterable[Global___Parameter] | None = ...,
         loss: _builtins.str = ...,
+        evades: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "loss", b"loss", "name", b"name", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "evades", b"evades", "loss", b"loss", "name", b"name", "parameters", b"parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
