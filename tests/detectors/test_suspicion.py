@@ -17,9 +17,11 @@ from tests.detectors.test_calibration import drawn, of
 def judged(calibrated: Calibration, scores: dict[str, float]) -> float:
     """Fisher's sum, from its definition: the share of clean scores that are no lower, this one among them."""
     n = calibrated.pictures
-    return sum(
-        -np.log((1 + (calibrated.scores[name] >= np.float32(score)).sum()) / (n + 1))
-        for name, score in scores.items()
+    return float(
+        sum(
+            -np.log((1 + (calibrated.scores[name] >= np.float32(score)).sum()) / (n + 1))
+            for name, score in scores.items()
+        )
     )
 
 

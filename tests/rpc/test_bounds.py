@@ -111,6 +111,18 @@ PAST: dict[str, tuple[str, str, str] | str] = {
         "diagnose",
         "want false, but for attacks by gradients",
     ),
+    "AttackRequest.evade": ("evade {}", "evade.guard", "want a model that has detectors"),
+    "Evade.guard": ("evade { guard {} }", "evade.guard", "want a model that has detectors"),
+    "Evade.balance": (
+        "evade { balance: 3 }",
+        "evade.balance",
+        "want BALANCE_JOINT or BALANCE_IN_TURN, got 3",
+    ),
+    "Evade.weight": (
+        "evade { weight: [1, 2000, 1] }",
+        "evade.weight",
+        "want 1 or 3 values in [0, 1000], got [1.0, 2000.0, 1.0]",
+    ),
     "AttackRequest.victim": ("victim: 'small'", "", ""),  # a name: test_transfer.py has what is refused
     "Autoattack.version": (
         "autoattack { queries: 9 steps: 9 version: 3 }",

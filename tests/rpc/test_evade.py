@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import numpy as np
+import PIL.Image
 import pytest
 import pytest_asyncio
 
@@ -43,8 +46,8 @@ def request(evade: attack_pb2.Evade | None, n: int = N, **fields: Any) -> attack
 
 async def test_a_success_is_not_flagged_and_detect_says_the_same(watched: Service) -> None:
     reply = await watched.attack.Attack(request(attack_pb2.Evade()))
-    files = [result.image for result in reply.results]
-    for asked, name in ((files, "after"), (images(), "before")):
+    forged = [tensor(np.asarray(PIL.Image.open(io.BytesIO(r.image.encoded)))) for r in reply.results]
+    for asked, name in ((forged, "after"), (images(), "before")):
         found = await watched.detect.Detect(detect_pb2.DetectRequest(model="small", images=asked))
         for result, detection in zip(reply.results, found.detections, strict=True):
             assert getattr(result.evasion, name) == detection.verdict

@@ -767,7 +767,8 @@ class Evade(_message.Message):
     """Evade says which detectors an attack is to be led past, and how. Gradients go through
     roundings, such as JPEG's, as if they were not there (Athalye et al. 2018,
     arXiv:1802.00420, section 4.1). What counts is the suspicion that the detectors have
-    together; with a success Detect, asked with the same guard, does not flag the picture.
+    together; with a success Detect, asked with the same guard about the very pixels (a
+    Tensor; files are resized), does not flag them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
