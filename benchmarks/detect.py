@@ -42,6 +42,7 @@ from iguana_server.training.detector import calibrate
 DOCS = Path(__file__).parent.parent / "docs"
 RATES = (0.01, 0.05)
 PICTURES = 500  # of Fashion-MNIST
+QUERIES = 200  # of Square
 JOINT = "joint"
 
 
@@ -70,7 +71,7 @@ def cases(levels: Sequence[float], steps: int) -> list[Case]:
                 {"epsilon": level, "alpha": 2.5 * level / steps, "steps": steps},
                 True,
             ),
-            Case(f"square {name}", "square", {"epsilon": level}),
+            Case(f"square {name}", "square", {"epsilon": level, "queries": QUERIES}),
         ]
     for case in made:
         if case.attack not in ATTACKS:
