@@ -44,6 +44,7 @@ from iguana_server.training.detector import calibrate
 DOCS = Path(__file__).parent.parent / "docs"
 RATES = (0.01, 0.05)
 PICTURES, ADAPTIVE = 500, 200  # of Fashion-MNIST
+QUERIES = 300  # of Square
 JOINT = "joint"
 
 
@@ -73,7 +74,7 @@ def cases(levels: Sequence[float], steps: int, adaptive_steps: int) -> list[Case
                 {"epsilon": level, "alpha": 2.5 * level / steps, "steps": steps},
                 True,
             ),
-            Case(f"square {name}", "square", {"epsilon": level, "queries": 1000}),
+            Case(f"square {name}", "square", {"epsilon": level, "queries": QUERIES}),
             Case(
                 f"adaptive pgd {name}",
                 "pgd",

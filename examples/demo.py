@@ -16,8 +16,8 @@ OUT = Path("out")
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """Run the server on free ports, and yield its address; all it says goes to out/server.log.
+def server(*flags: str) -> Iterator[str]:
+    """Run the server with these flags on free ports, and yield its address; all it says goes to out/server.log.
 
     What else it is told is up to the environment: IGUANA_MODELS__DEVICE=cuda.
     """
@@ -26,7 +26,9 @@ def server() -> Iterator[str]:
     logs = ["--telemetry.log_format", "json", "--telemetry.log_level", "info"]
     with log.open("w") as sink:
         process = subprocess.Popen(
-            [str(BIN / "iguana-server"), "serve", *ports, *logs], stdout=sink, stderr=subprocess.STDOUT
+            [str(BIN / "iguana-server"), "serve", *ports, *logs, *flags],
+            stdout=sink,
+            stderr=subprocess.STDOUT,
         )
         try:
             yield _address(process, log)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iguana_server.detectors import calibration
@@ -65,6 +65,7 @@ def test_one_detector_together_with_none_is_itself(n: int, seed: int) -> None:
 
 
 @given(st.integers(19, 100), st.integers(0, 2**32))
+@example(33, 17342605)
 def test_joint_rank_is_that_among_all_pictures(n: int, seed: int) -> None:
     """By the definition: each of the n + 1 pictures ranked alike."""
     rng = np.random.default_rng(seed)
@@ -72,9 +73,9 @@ def test_joint_rank_is_that_among_all_pictures(n: int, seed: int) -> None:
     everyone = np.concatenate([clean, new])
     lower = (everyone[None] < everyone[:, None]).sum(1)  # [n + 1, 2]
     suspicion = -np.log((n + 1 - lower) / (n + 1)).sum(1)
-    want = (suspicion >= suspicion[-1] - 1e-12).mean()
+    want = (suspicion >= suspicion[-1] - 1e-12).mean()  # ranks that have changed places are a tie
     scores = {"squeeze": float(new[0, 0]), "transform": float(new[0, 1])}
-    assert of(clean).joint(scores) == pytest.approx(want, abs=1.1 / (n + 1))  # a tie may fall either way
+    assert of(clean).joint(scores) == pytest.approx(want)
     worst = dict.fromkeys(scores, 1000000000.0)
     assert of(clean).joint(worst) == pytest.approx(1 / (n + 1))
 

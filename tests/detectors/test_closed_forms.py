@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from iguana_server.detectors.base import Clean, Evidence, shift
+from iguana_server.detectors.disagreement import information
 from iguana_server.detectors.jpeg import jpeg
 from iguana_server.detectors.lid import dimension
 from iguana_server.detectors.mahalanobis import Mahalanobis, whitening
@@ -132,3 +134,54 @@ def test_jpeg_of_an_even_grey_is_itself() -> None:
 
 def test_neighbours_that_are_all_equally_far_have_a_finite_dimension() -> None:
     assert dimension(torch.full((1, 30), 0.5), 20).item() == pytest.approx(1e6)
+
+
+@given(st.integers(2, 7), st.integers(0, 2**32), st.floats(0.01, 100))
+def test_members_disagree_by_the_entropy_of_their_mean_less_their_mean_entropy(
+    members: int, seed: int, scale: float
+) -> None:
+    z = scale * torch.randn(4, members, 5, generator=torch.Generator().manual_seed(seed))
+    raised = np.exp(z.double().numpy() - z.amax(2, keepdim=True).double().numpy())
+    p = raised / raised.sum(2, keepdims=True)
+
+    def entropy(q: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums: NDArray[np.float64] = -(q * np.log(np.where(q > 0, q, 1))).sum(-1)
+        return sums
+
+    want = entropy(p.mean(1)) - entropy(p).mean(1)
+    np.testing.assert_allclose(information(z).numpy(), want, rtol=1e-5, atol=1e-12)
+    assert ((want >= -1e-12) & (want <= np.log(min(members, 5)) + 1e-12)).all()
+
+
+@pytest.mark.parametrize(("members", "classes"), [(2, 10), (5, 5), (5, 3)])
+def test_members_that_are_sure_of_unlike_classes_disagree_by_a_logarithm(members: int, classes: int) -> None:
+    z = 200 * torch.eye(classes)[torch.arange(members) % classes][None]
+    p = torch.bincount(torch.arange(members) % classes, minlength=classes).double() / members
+    most = -(p[p > 0] * p[p > 0].log()).sum().item()
+    assert information(z).item() == pytest.approx(most)
+    if members <= classes:
+        assert most == pytest.approx(np.log(members))
+
+
+def test_members_that_agree_do_so_by_nothing() -> None:
+    z = 30 * torch.randn(50, 1, 10, generator=torch.Generator().manual_seed(0)).expand(50, 5, 10)
+    assert information(z).max() <= 1e-14
+    assert information(z + torch.arange(5)[:, None]).max() <= 1e-12  # softmax knows of no shift
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3, 1e30])
+def test_disagreement_has_a_gradient_at_any_logits(scale: float) -> None:
+    z = (scale * torch.randn(6, 5, 10, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    (grad,) = torch.autograd.grad(information(z).sum(), z)
+    assert grad.isfinite().all()
+    if scale == 1:
+        assert (grad.abs().amax((1, 2)) > 1e-3).all()
+
+
+def test_gradient_of_disagreement_is_that_of_differences() -> None:
+    z = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    nudge = 1e-3 * torch.randn(z.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    leaf = z.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(information(leaf).sum(), leaf)
+    rise = information(z + nudge) - information(z - nudge)
+    torch.testing.assert_close(rise.double(), 2 * (grad * nudge).sum((1, 2)), rtol=1e-2, atol=1e-7)

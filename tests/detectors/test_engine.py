@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import torch
 
 from iguana_server.engine import ClassifyJob, Engine, Looked
 from iguana_server.engine.meter import Silent
-from tests.rpc.service import small_model
+from iguana_server.models.base import Model
+from tests.rpc.service import small_ensemble, small_model
 
 
 class Passes(Silent):
@@ -29,8 +31,9 @@ def job(images: torch.Tensor, *, features: bool) -> ClassifyJob:
     return ClassifyJob(images, method="test", model="small", caller="me", features=features)
 
 
-async def test_features_are_those_of_the_model_in_any_company() -> None:
-    model, meter = small_model(), Passes()
+@pytest.mark.parametrize("made", [small_model, small_ensemble])
+async def test_features_are_those_of_the_model_in_any_company(made: Callable[[str], Model]) -> None:
+    model, meter = made("small"), Passes()
     x = torch.rand(7, *model.spec.shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         padded = torch.cat([x, torch.zeros(1, *model.spec.shape)])

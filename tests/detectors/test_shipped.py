@@ -17,9 +17,10 @@ from iguana_server.app import load_nets
 from iguana_server.calibrate import calibrate, find_model
 from iguana_server.config import Config
 from iguana_server.detectors.catalog import available
-from iguana_server.detectors.net import built_in
+from iguana_server.detectors.net import WEIGHTS, built_in
 from iguana_server.errors import InvalidArgument, ModelRefused, NotFound, ServeError
 from iguana_server.models import catalog
+from iguana_server.models import fashion_mnist as networks
 from iguana_server.models.base import Model
 from iguana_server.training import fashion_mnist
 
@@ -48,21 +49,29 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
 
 
-def test_shipped_detectors_keep_their_rate_on_pictures_they_have_not_seen(model: Model) -> None:
+@pytest.mark.parametrize("name", [trained.name for trained in networks.TRAINED])
+def test_shipped_detectors_keep_their_rate_on_pictures_they_have_not_seen(name: str) -> None:
+    model = catalog.load(name)
     net = built_in(model)
     assert net is not None
-    assert set(net.detectors) == set(available())
+    assert set(net.detectors) == {one for one, kind in available().items() if not kind.check(model)}
+    assert ("disagreement" in net.detectors) == (name == "fashion-mnist-ensemble")
     assert net.calibration.pictures == 5000
     images, _ = fashion_mnist.load(FASHION_MNIST, "t10k")
     screen = net.screen((), 0.05)
     scores = screen.panel.examine(model, images[-300:] / 255)
-    for name, column in scores.items():
-        flagged = (column > net.calibration.threshold(name, 0.05)).float().mean()
-        assert flagged < 0.1, name  # 4 standard deviations above 0.05
-    verdicts = [screen.judge({name: float(c[i]) for name, c in scores.items()}) for i in range(300)]
+    for one, column in scores.items():
+        flagged = (column > net.calibration.threshold(one, 0.05)).float().mean()
+        assert flagged < 0.1, one  # 4 standard deviations above 0.05
+    verdicts = [screen.judge({one: float(c[i]) for one, c in scores.items()}) for i in range(300)]
     assert np.mean([verdict.flagged for verdict in verdicts]) < 0.1
     noise = screen.panel.examine(model, torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
-    assert all(screen.judge({name: float(c[i]) for name, c in noise.items()}).flagged for i in range(20))
+    assert all(screen.judge({one: float(c[i]) for one, c in noise.items()}).flagged for i in range(20))
+
+
+def test_shipped_detectors_are_small() -> None:
+    """All weights together stay under 10 MB."""
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 10_000_000
 
 
 def test_command_makes_what_the_server_loads(model: Model, folder: Path, tmp_path: Path) -> None:
@@ -92,7 +101,7 @@ def test_command_refuses_by_name_and_writes_nothing(folder: Path, tmp_path: Path
     ("given", "error", "want"),
     [
         ({"names": ["lid"]}, ModelRefused, "fashion-mnist-cnn: lid: want labelled pictures"),
-        ({"names": ["x"]}, InvalidArgument, "--detector: want learned, lid, .*, got x"),
+        ({"names": ["x"]}, InvalidArgument, "--detector: want disagreement, learned, .*, got x"),
         ({"rate": 0.01}, InvalidArgument, r"false_positive_rate: want 0.04 \(of 24 clean pictures\) to 0.5, got 0.01"),
     ],
 )  # fmt: skip

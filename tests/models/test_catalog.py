@@ -15,6 +15,7 @@ from . import nets
 
 FOLDER = Path(models.__file__).parent
 NAMES = [
+    "efficientnet-lite-ensemble",
     "efficientnet-lite0",
     "efficientnet-lite1",
     "efficientnet-lite2",
@@ -42,7 +43,7 @@ def test_every_model_passes_the_probe_under_its_own_name(
 def test_close_names_are_suggested() -> None:
     with pytest.raises(NotFound) as caught:
         catalog.load("efficientnet-lite3")
-    assert caught.value.suggestions == tuple(reversed(NAMES[:3]))
+    assert caught.value.suggestions == tuple(reversed(NAMES[1:4]))
     with pytest.raises(NotFound) as far:
         catalog.load("resnet-50")
     assert far.value.suggestions == ()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from iguana_server.models import efficientnet_lite, packaged
 from iguana_server.models.base import Model
 from iguana_server.models.fold import fold
+from iguana_server.models.resize import Resize
 
 NAMES = sorted(efficientnet_lite.VARIANTS)
 PARAMETERS = {
@@ -71,6 +72,19 @@ def test_gradient_is_the_oracles(oracle: dict[str, nn.Module], cache: Path) -> N
     (want,) = torch.autograd.grad(oracle[name]((x * 255 - 127) / 128)[0, 39], x)
     (got,) = torch.autograd.grad(model(x)[0, 39], x)
     assert (got - want).norm() < 0.02 * want.norm()  # near a kink of ReLU6 rounding picks the side
+
+
+def test_ensemble_is_the_mean_of_two_that_see_the_picture_at_their_own_sizes(
+    oracle: dict[str, nn.Module], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IGUANA_CACHE", str(cache))
+    x = pictures(240)
+    model = efficientnet_lite.load_ensemble(torch.device("cpu"))
+    with torch.inference_mode():
+        seen = {"efficientnet-lite0": Resize((240, 240), (224, 224))(x), "efficientnet-lite1": x}
+        want = torch.stack([oracle[name]((y * 255 - 127) / 128) for name, y in seen.items()]).mean(0)
+        torch.testing.assert_close(model(x), want, rtol=0, atol=1e-4)
+    assert (model.members, model.features) == (2, 2000)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from iguana_server.errors import ModelRefused
+from iguana_server.models import catalog
 from iguana_server.models.manifest import load_manifest
+from iguana_server.models.resize import Resize
 
 from . import nets
 
@@ -89,9 +91,12 @@ def test_classes_come_from_a_file_too(tmp_path: Path) -> None:
     [
         ({"epsilon": 8, "speed": 1}, "epsilon: no such key; speed: no such key"),
         ({"licence": None, "mean": None}, "mean: missing; licence: missing"),
-        ({"weights": None}, "want weights and factory, or program, got factory"),
-        ({"weights": None, "factory": None}, "want weights and factory, or program, got neither"),
-        ({"program": "mine.pt2"}, "want weights and factory, or program, got factory, program, weights"),
+        ({"weights": None}, "want weights and factory, or program, or members, got factory"),
+        ({"weights": None, "factory": None}, "want weights and factory, or program, or members, got none"),
+        (
+            {"program": "mine.pt2"},
+            "want weights and factory, or program, or members, got factory, program, weights",
+        ),
         ({"bucket": "4"}, "bucket: want an integer, got '4'"),
         ({"shape": [3, 12]}, r"shape: want 3 integers, got \[3, 12\]"),
         ({"mean": ["a"]}, "mean: want a list of numbers"),
@@ -151,3 +156,69 @@ def test_faulty_net_is_refused_by_the_probe(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "mine.safetensors")
     with pytest.raises(ModelRefused, match=r"mine: logits: want the same bits for the same pixels"):
         load_manifest(path, CPU)
+
+
+MEMBERS: dict[str, Any] = dict.fromkeys(("weights", "factory", "classes", "mean", "std")) | {
+    "name": "both",
+    "shape": [3, 14, 14],
+    "resize": 14,
+    "members": ["one.toml", "one.toml"],
+}
+
+
+def write_members(folder: Path, **changes: Any) -> Path:
+    """Write a manifest of two members beside theirs, one.toml."""
+    write(folder).rename(folder / "one.toml")
+    return write(folder, **MEMBERS | changes)
+
+
+@pytest.mark.parametrize("average", [None, "logits", "probabilities"])
+def test_members_are_one_model(tmp_path: Path, average: str | None) -> None:
+    model = load_manifest(write_members(tmp_path, average=average), CPU)
+    assert (model.spec.name, model.members, model.spec.classes) == ("both", 2, tuple("abcde"))
+    x = torch.rand(4, *model.spec.shape)
+    want = expected(Resize((14, 14), (12, 12))(x))
+    got = model(x).detach()
+    if average == "probabilities":
+        want = want.log_softmax(1)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=5e-5)
+    assert load_manifest(write_members(tmp_path, sha256=model.sha256), CPU).sha256 == model.sha256
+
+
+def test_built_in_models_are_members_too(tmp_path: Path) -> None:
+    names = ["fashion-mnist-cnn", "fashion-mnist-robust"]
+    model = load_manifest(
+        write(tmp_path, **MEMBERS | {"shape": [1, 28, 28], "resize": 28, "members": names}), CPU
+    )
+    x = torch.rand(4, 1, 28, 28)
+    want = torch.stack([catalog.available()[name](CPU)(x) for name in names]).mean(0)
+    torch.testing.assert_close(model(x), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"mean": [0.5, 0.5, 0.5], "classes": ["a", "b"]}, "classes: no such key; mean: no such key"),
+        (
+            {"weights": "mine.safetensors"},
+            "want weights and factory, or program, or members, got members, weights",
+        ),
+        ({"members": []}, "members: want 2 or more, got 0"),
+        ({"members": ["one.toml"]}, "ensemble: want 2 members or more, got 1"),
+        ({"members": "one.toml"}, "members: want a list of models, got 'one.toml'"),
+        (
+            {"members": ["one.toml", "mine.toml"]},
+            r"members\[1\]: want a model that has no members, got 'mine.toml'",
+        ),
+        ({"members": ["resnet", "one.toml"]}, r"members\[0\]: want a built-in model or a manifest"),
+        ({"members": ["one.toml", "../one.toml"]}, r"members\[1\]: want a path inside the manifest's folder"),
+        ({"members": ["one.toml", "two.toml"]}, r"members\[1\]: want a file, got none at 'two.toml'"),
+        ({"members": ["one.toml", "fashion-mnist-cnn"]}, "both: fashion-mnist-cnn: want 3 channels, got 1"),
+        ({"average": "votes"}, "average: want logits or probabilities, got 'votes'"),
+        ({"sha256": "00"}, "sha256: want 00, got [0-9a-f]{64} of its members"),
+        ({"members": None, "weights": "mine.safetensors", "average": "logits"}, "average: no such key"),
+    ],
+)
+def test_wrong_members_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ModelRefused, match=text):
+        load_manifest(write_members(tmp_path, **changes), CPU)

@@ -30,6 +30,7 @@ from iguana_server.config import Config
 from iguana_server.detectors.net import SafetyNet
 from iguana_server.engine.loop import Engine
 from iguana_server.models.base import Model, Spec
+from iguana_server.models.ensemble import Ensemble
 from iguana_server.rpc.attack import AttackServicer
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.classify import ClassifyServicer
@@ -39,6 +40,7 @@ from iguana_server.rpc.models import ModelServicer
 from iguana_server.rpc.server import Server, methods
 from iguana_server.telemetry import Telemetry
 
+CPU = torch.device("cpu")
 SHAPE = (3, 12, 14)  # channels, height, width: all different, so that no two can be mixed up
 CLASSES = (
     "common iguana, iguana, Iguana iguana",
@@ -69,18 +71,32 @@ def small_model(
     name: str = "small", *, shape: tuple[int, int, int] = SHAPE, classes: tuple[str, ...] = CLASSES
 ) -> Model:
     """A random convolutional classifier."""
+    return Model(_spec(name, shape, classes), _net(shape, len(classes), 7), sha256="a1" * 32, device=CPU)
+
+
+def small_ensemble(name: str = "three", members: int = 3) -> Model:
+    """Random convolutional classifiers as one."""
+    nets = [_net(SHAPE, len(CLASSES), seed) for seed in range(members)]
+    return Model(_spec(name, SHAPE, CLASSES), Ensemble(nets), sha256="c3" * 32, device=CPU)
+
+
+def _net(shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        net = nn.Sequential(
+        torch.manual_seed(seed)
+        return nn.Sequential(
             nn.Conv2d(channels, 8, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(8, 8, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(8 * ((height + 1) // 2) * ((width + 1) // 2), len(classes)),
+            nn.Linear(8 * ((height + 1) // 2) * ((width + 1) // 2), classes),
         )
-    spec = Spec(
+
+
+def _spec(name: str, shape: tuple[int, int, int], classes: tuple[str, ...]) -> Spec:
+    channels, height, width = shape
+    return Spec(
         name=name,
         shape=shape,
         classes=classes,
@@ -93,7 +109,6 @@ def small_model(
         licence="none",
         source="this file",
     )
-    return Model(spec, net, sha256="a1" * 32, device=torch.device("cpu"))
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from iguana_server.errors import ModelRefused
-from iguana_server.models.base import Spec
+from iguana_server.models.base import Model, Spec
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known of n pictures: images [n, C, H, W] in [0, 1]; logits of them [n, K] and of their V views [n, V, K].
 
-    features [n, F] are what the model's last linear layer takes in; [n, 0] where no detector asks for them.
+    features [n, F] are the model's (Model.features); [n, 0] where no detector asks for them.
     """
 
     images: Tensor
@@ -54,6 +54,7 @@ class Detector(ABC):
     paper: ClassVar[str]
     looks: ClassVar[int] = 0  # views of a picture
     needs_features: ClassVar[bool] = False
+    needs_members: ClassVar[bool] = False  # an ensemble, whose features are its members' logits
 
     def __init__(self, spec: Spec, state: Mapping[str, Tensor]) -> None:
         """Take what was fitted to clean pictures: tensors by name, none where nothing is.
@@ -63,6 +64,13 @@ class Detector(ABC):
         self.spec = spec
         if set(state) != set(self.fitted()):
             self.refuse(f"the tensors {sorted(self.fitted())}", str(sorted(state)))
+
+    @classmethod
+    def check(cls, model: Model) -> str:
+        """What a model would have to show and does not, in words; "" where nothing."""
+        if cls.needs_members and not model.members:
+            return "an ensemble"
+        return "features that can be seen" if cls.needs_features and not model.features else ""
 
     @classmethod
     def fitted(cls) -> tuple[str, ...]:

@@ -25,7 +25,9 @@ from iguana_server.errors import InvalidArgument, ModelRefused
 
 DEFAULT_RATE = 0.05
 HIGHEST_RATE = 0.5
-_SLACK = 1e-9  # of rate * (n + 1), which is no whole number where it should be
+_SLACK = (
+    1e-9  # of rate * (n + 1), which is no whole number where it should be, and of sums that should be equal
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Calibration:
             new = np.float32(score)
             own += logs[np.searchsorted(self.ordered[name], new)]
             clean += logs[self.ranks[name] + (new < self.scores[name])]
-        return float(1 + (clean >= own).sum()) / (self.pictures + 1)
+        return float(1 + (clean >= own - _SLACK).sum()) / (self.pictures + 1)
 
     def write(self, path: Path) -> None:
         """Write one safetensors file."""

@@ -84,12 +84,13 @@ class SafetyNet:
         known = available()
         if unknown := sorted(set(calibrated.scores) - set(known)):
             raise ModelRefused(f"{spec.name}: want detectors of {', '.join(known)}, got {unknown}")
+        for name in calibrated.scores:
+            if lack := known[name].check(model):
+                raise ModelRefused(f"{spec.name}: {name}: want {lack}, got none")
         self.calibration, self.sha256 = calibrated, sha256
         self._model = model
         self._watches: dict[tuple[str, ...], Watch] = {}
         self.detectors = {name: known[name](spec, calibrated.states[name]) for name in calibrated.scores}
-        if model.features == 0 and any(detector.needs_features for detector in self.detectors.values()):
-            raise ModelRefused(f"{spec.name}: want a network whose features can be seen, got another")
 
     def screen(self, names: Sequence[str], rate: float) -> Screen:
         """Choose detectors by name (none: all) and a rate (0: the calibration's).

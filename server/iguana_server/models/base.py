@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from iguana_server.errors import ModelRefused
+from iguana_server.models.ensemble import Ensemble
 from iguana_server.models.fold import fold
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -70,9 +71,7 @@ class Model:
         self.sizes: tuple[int, ...] = (spec.bucket,)
         net = fold(net.eval()).requires_grad_(False)
         self.net = net.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
-        mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
-        self._scale = (1 / std).to(device, torch.float32)  # [1, C, 1, 1]
-        self._bias = (-mean / std).to(device, torch.float32)  # [1, C, 1, 1]
+        self._scale, self._bias = (tensor.to(device) for tensor in affine(spec))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map pixels in [0, 1], float32 [n, C, H, W], to logits [n, K]; differentiable in x.
@@ -86,12 +85,23 @@ class Model:
     def features(self) -> int:
         """Numbers in the features of a picture: what the last linear layer takes in; 0 where they cannot be seen.
 
-        Only a network whose last layer is a Linear of an nn.Sequential shows them.
+        Only a network whose last layer is a Linear of an nn.Sequential shows them, and an Ensemble, whose last
+        layer is the mean of its members' logits: their features are those, one member after another.
         """
+        if self.members:
+            return self.members * len(self.spec.classes)
         return self.net[-1].in_features if self._shows_features() else 0
+
+    @property
+    def members(self) -> int:
+        """Networks in the ensemble; 0 where it is none."""
+        return len(self.net.members) if isinstance(self.net, Ensemble) else 0
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels to logits [n, K], the bits of a call, and features [n, self.features]."""
+        if isinstance(self.net, Ensemble):
+            each = self.net.each(self._normalise(x))
+            return self.net.join(each), torch.cat(each, 1)
         if not self._shows_features():
             return self(x), x.new_empty(len(x), 0)
         features: Tensor = self.net[:-1](self._normalise(x))
@@ -103,6 +113,12 @@ class Model:
 
     def _normalise(self, x: Tensor) -> Tensor:
         return torch.addcmul(self._bias, x.contiguous(memory_format=self.memory_format), self._scale)
+
+
+def affine(spec: Spec) -> tuple[Tensor, Tensor]:
+    """Scale and bias [1, C, 1, 1], float32, that normalise pixels in [0, 1]: (x - mean) / std = scale x + bias."""
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    return (1 / std).float(), (-mean / std).float()
 
 
 Loader: TypeAlias = Callable[[torch.device], Model]

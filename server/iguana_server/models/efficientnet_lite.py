@@ -12,7 +12,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from iguana_server.errors import ModelRefused
 from iguana_server.models import packaged
 from iguana_server.models.base import Loader, Model, Spec
+from iguana_server.models.surrogates import unite
 
 
 class Stage(NamedTuple):
@@ -79,6 +80,7 @@ VARIANTS = {
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
+ENSEMBLE = "efficientnet-lite-ensemble"
 
 
 class Residual(nn.Sequential):
@@ -229,4 +231,16 @@ def load(name: str, device: torch.device, cache: Path | None = None) -> Model:
     return Model(spec, network, sha256=sha256, device=device)
 
 
-MODELS: dict[str, Loader] = {name: partial(load, name) for name in VARIANTS}
+def load_ensemble(device: torch.device) -> Model:
+    """Load Lite0 and Lite1 as one model of pictures of 240 x 240; raises what `load` does."""
+    zero, one = (load(name, device) for name in list(VARIANTS)[:2])
+    spec = replace(
+        one.spec,
+        name=ENSEMBLE,
+        description="ImageNet classifier, 1000 classes, 240 x 240 RGB: the mean of EfficientNet-Lite0's and 1's logits",
+        source="efficientnet-lite0 and efficientnet-lite1",
+    )
+    return unite(spec, (zero, one), device)
+
+
+MODELS: dict[str, Loader] = {name: partial(load, name) for name in VARIANTS} | {ENSEMBLE: load_ensemble}

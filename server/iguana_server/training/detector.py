@@ -37,8 +37,8 @@ def calibrate(
     """Calibrate detectors (none named: all that can be) on clean pictures [n, C, H, W] in [0, 1].
 
     Those that are fitted are fitted to fit_on: other pictures and their labels [m] int64. Without it, or where the
-    model does not show its features, they cannot be. Raises ModelRefused where one is named that cannot be, or
-    the model's scores are not finite.
+    model does not show its features, they cannot be; nor can those of ensembles where the model is none. Raises
+    ModelRefused where one is named that cannot be, or the model's scores are not finite.
     """
     known: Clean | None = None
     if fit_on is not None and model.features:
@@ -51,15 +51,14 @@ def calibrate(
     for name, detector in available().items():
         if names and name not in names:
             continue
-        state: dict[str, Tensor] = {}
-        if detector.fitted():
-            if known is None:
-                if name in names:
-                    raise ModelRefused(
-                        f"{model.spec.name}: {name}: want labelled pictures and features, got none"
-                    )
-                continue
-            state = detector.fit(known)
+        lack = detector.check(model)
+        if not lack and detector.fitted() and known is None:
+            lack = "labelled pictures and features"
+        if lack and name in names:
+            raise ModelRefused(f"{model.spec.name}: {name}: want {lack}, got none")
+        if lack:
+            continue
+        state = detector.fit(known) if known and detector.fitted() else {}
         found.append(detector(model.spec, state))
         states[name] = state
     scores = Panel(found).examine(model, clean)
