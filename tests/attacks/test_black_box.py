@@ -85,10 +85,11 @@ async def test_a_row_takes_exactly_the_looks_it_was_given(name: str, on_grid: bo
 
 
 async def test_a_sparing_square_finds_what_square_finds_with_fewer_looks() -> None:
-    images, found = pictures(8), []
+    images = pictures(8)
+    found: list[list[Forged]] = []
     for sparing in (False, True):
         with Engine({"toy": MODEL}) as engine:
-            columns = {"epsilon": 0.01, "queries": 400, "sparing": sparing, "stop": NEVER}
+            columns: dict[str, Any] = {"epsilon": 0.01, "queries": 400, "sparing": sparing, "stop": NEVER}
             answers = await engine.run(job(MODEL, ATTACKS["square"], images, "me", **columns))
         found.append([one for one in answers if isinstance(one, Forged)])
     for plain, other in zip(*found, strict=True):
