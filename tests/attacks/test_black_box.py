@@ -84,6 +84,22 @@ async def test_a_row_takes_exactly_the_looks_it_was_given(name: str, on_grid: bo
     assert victim.rows == int(budget.sum())
 
 
+async def test_a_sparing_square_finds_what_square_finds_with_fewer_looks() -> None:
+    images = pictures(8)
+    found: list[list[Forged]] = []
+    for sparing in (False, True):
+        with Engine({"toy": MODEL}) as engine:
+            columns: dict[str, Any] = {"epsilon": 0.01, "queries": 400, "sparing": sparing, "stop": NEVER}
+            answers = await engine.run(job(MODEL, ATTACKS["square"], images, "me", **columns))
+        found.append([one for one in answers if isinstance(one, Forged)])
+    for plain, other in zip(*found, strict=True):
+        assert torch.equal(plain.image, other.image)
+        assert (plain.margin, plain.step, plain.fooled) == (other.margin, other.step, other.fooled)
+        assert plain.forward == 400
+        assert other.forward < 400
+    assert sum(one.forward for one in found[1]) < 0.95 * 8 * 400
+
+
 def _ranks(x: Tensor) -> Tensor:
     """The logits' order alone."""
     return MODEL(x).argsort(1).argsort(1).float()

@@ -11,7 +11,7 @@ from torch import Tensor
 from iguana_server.attacks.base import NEVER
 from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.attacks.fab import project
-from iguana_server.attacks.minimumnorm import LINF, MinimumNorm, dot, total
+from iguana_server.attacks.minimumnorm import L2, LINF, MinimumNorm, dot, total
 from iguana_server.engine import Ended, Engine, Forged
 from tests.attacks.alone import climb
 from tests.engine.bench_by_hand import job
@@ -50,6 +50,22 @@ def test_on_a_plane_the_change_is_f_over_w(name: str) -> None:
         assert table.fooled.all()
         least = (4 / 12 if metric == LINF else 4 / 28**0.5) / 10
         assert 1 - 1e-4 <= float(table.distance(table.best)) / least <= 1.01, metric
+
+
+@pytest.mark.parametrize("metric", [L2, LINF], ids=["l2", "linf"])
+def test_fmn_crosses_a_plane_whose_normal_leaves_the_box(metric: int) -> None:
+    """Most of the way would be below black: the estimate, which does not know the box, never comes true."""
+    x0 = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.3, 0.4]).view(1, 1, 2, 3)
+    normal = torch.tensor([-3.0, -2.0, -3.0, -2.0, 1.0, 1.0])
+
+    def plane(x: Tensor) -> Tensor:
+        score = 0.9 - x.flatten(1) @ normal
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+    table = climb(new("fmn", x0, 2, stop=NEVER, steps=100, metric=metric), plane)
+    assert table.fooled.all()
+    least = 0.1 if metric == LINF else 0.2 / 2**0.5
+    assert 1 - 1e-4 <= float(table.distance(table.best)) / least <= 1.01
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,7 +36,9 @@ class AutoAttack(Script):
     steps: Tensor = param(
         100, low=1, high=10_000, kind="int", doc="moves of each attack that takes gradients"
     )
-    queries: Tensor = param(5000, low=3, high=10_000, kind="int", doc="looks of Square")
+    queries: Tensor = param(
+        5000, low=3, high=10_000, kind="int", doc="proposals of Square; what changes nothing is not looked at"
+    )
 
     @classmethod
     def faults(cls, values: Mapping[str, Tensor]) -> list[tuple[str, str]]:
@@ -62,7 +64,8 @@ class AutoAttack(Script):
             return [first, Act(APGD, "dlr", ball)] if classes > 3 else [first]
         targets = min(TARGETS, classes - 1)
         aimed = {"targets": torch.full_like(steps, targets)}
-        square = Act(Square, "margin", {"epsilon": epsilon, "queries": values["queries"]})
+        sparing = torch.ones_like(steps, dtype=torch.bool)
+        square = Act(Square, "margin", {"epsilon": epsilon, "queries": values["queries"], "sparing": sparing})
         fab = Act(FAB, "margin", aimed | {"steps": steps, "limit": epsilon}, targets)
         if classes > 3:
             return [first, Act(APGDT, "dlr", ball | aimed, targets), fab, square]

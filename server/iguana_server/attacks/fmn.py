@@ -8,13 +8,15 @@ from torch import Tensor
 from iguana_server.attacks.base import param, state
 from iguana_server.attacks.minimumnorm import L2, LINF, MinimumNorm, annealed, length, spread, total
 
-_CLOSE = 1e-3  # of the distance so far: what is missing to the boundary is no news
+_CLOSE = 1e-3  # of the distance: what an estimate adds to it is no news
 
 
 class FMN(MinimumNorm):
     """Climb the loss in a ball whose radius follows the distance to the boundary, estimated until it is found.
 
-    An estimate that has all but come true counts as found: on planes it would end an ulp short for ever.
+    An estimate that has all but come true counts as found: on planes it would end an ulp short for ever. So do
+    estimates, from the second on, of a boundary within a ball that was full and did not reach it: where the box takes
+    much of a move away, they would never come true.
     """
 
     name = "fmn"
@@ -37,6 +39,8 @@ class FMN(MinimumNorm):
 
     epsilon: Tensor = state(fill=math.inf)  # radius
     found: Tensor = state(dtype=torch.bool)
+    full: Tensor = state(dtype=torch.bool)  # the last move went to the rim of the ball
+    refuted: Tensor = state(dtype=torch.bool)  # an estimate was of a boundary within a ball that was full
     nearest: Tensor = state(fill=math.inf)  # distance of what fooled
 
     def linf(self) -> Tensor:
@@ -51,8 +55,11 @@ class FMN(MinimumNorm):
         alpha = annealed(self.alpha, self.alpha / 100, self.t, self.steps)
         d += grad * spread(alpha / length(grad).clamp_min(1e-12))
         most = spread(torch.where(linf, self.epsilon, math.inf))
+        wide = d.abs().amax((1, 2, 3)) >= self.epsilon
         d = torch.minimum(torch.maximum(d, -most), most)
-        shrink = (self.epsilon / length(d).clamp_min(1e-12)).clamp_max(1)
+        far = length(d)
+        self.full.copy_(torch.where(linf, wide, far >= self.epsilon))
+        shrink = (self.epsilon / far.clamp_min(1e-12)).clamp_max(1)
         d *= spread(torch.where(linf, 1.0, shrink))
         self.x.copy_(d.add_(self.x0).clamp_(0, 1))
 
@@ -66,8 +73,11 @@ class FMN(MinimumNorm):
         self.found |= hit
         self.nearest.copy_(torch.where(hit, torch.minimum(self.nearest, reached), self.nearest))
         inner = torch.minimum(self.epsilon * (1 - gamma), self.nearest)
-        known = self.found | (missing < _CLOSE * reached)
-        outer = torch.where(known, self.epsilon * (1 + gamma), reached + missing)
+        estimate = reached + missing
+        refuted = self.full & (estimate < (1 + _CLOSE) * self.epsilon)
+        known = self.found | (missing < _CLOSE * reached) | (refuted & self.refuted)
+        self.refuted |= refuted
+        outer = torch.where(known, self.epsilon * (1 + gamma), estimate)
         farthest = torch.maximum(self.x0, 1 - self.x0)
         limit = torch.where(self.linf(), farthest.amax((1, 2, 3)), length(farthest))
         self.epsilon.copy_(torch.minimum(torch.where(hit, inner, outer), limit))

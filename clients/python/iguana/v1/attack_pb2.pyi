@@ -2771,8 +2771,8 @@ class Autoattack(_message.Message):
 
     @_builtins.property
     def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """queries is the number of looks of square, 3 to limits.max_queries. One value, or one a
-        sample. Default 5000.
+        """queries is the number of looks of square, 3 to limits.max_queries; a proposal that changes
+        nothing counts without being looked at. One value, or one a sample. Default 5000.
         """
 
     def __init__(
