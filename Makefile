@@ -25,7 +25,8 @@ serve: $(VENV)/.installed ## run the server with its default configuration
 
 test: lint ## everything that must hold: lint, types, protos, C++ and CUDA gates, the tests
 	$(PY) build.py extension
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest -m "not alone" -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
+	$(PY) -m pytest -m alone $(PYTEST)
 
 soak: $(VENV)/.tested ## load, hostile input and cancel storms at full counts; SOAK=SEED repeats a run
 	$(PY) build.py extension
