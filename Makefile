@@ -1,4 +1,4 @@
-# make demo | test | soak | serve | bench | strength | train | gpu | lint | clean        (make help)
+# make demo | test | soak | oracles | serve | bench | strength | train | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
@@ -31,6 +31,10 @@ test: lint ## everything that must hold: lint, types, protos, C++ and CUDA gates
 soak: $(VENV)/.tested ## load, hostile input and cancel storms at full counts; SOAK=SEED repeats a run
 	$(PY) build.py extension
 	SOAK=$${SOAK:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} $(PY) -m pytest -s -q --durations=0 tests/soak
+
+oracles: $(VENV)/.tested ## every attack beside the libraries on three models, some ten minutes; the table of docs/attacks.md
+	$(PY) build.py extension
+	ORACLES=1 $(PY) -m pytest -q tests/oracles
 
 lint: $(VENV)/.tested ## formatting, lint, types, protos
 	$(PY) -m ruff format --check .
@@ -106,4 +110,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo serve test soak lint bench strength train train-standard train-robust train-ensemble gpu clean
+.PHONY: help demo serve test soak oracles lint bench strength train train-standard train-robust train-ensemble gpu clean

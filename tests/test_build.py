@@ -51,15 +51,22 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def protos(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a tree with one proto file and its stubs."""
-    shutil.copy2(ROOT / "build.py", tmp_path / "build.py")
-    (tmp_path / "proto/iguana/v1").mkdir(parents=True)
-    (tmp_path / "proto/iguana/v1/ask.proto").write_text(PROTO)
-    done = build(tmp_path, "stubs")
+    root = tmp_path_factory.mktemp("stubs")
+    shutil.copy2(ROOT / "build.py", root / "build.py")
+    (root / "proto/iguana/v1").mkdir(parents=True)
+    (root / "proto/iguana/v1/ask.proto").write_text(PROTO)
+    done = build(root, "stubs")
     assert done.returncode == 0, done.stdout
-    return tmp_path
+    return root
+
+
+@pytest.fixture
+def protos(stubs: Path, tmp_path: Path) -> Path:
+    """Copy that tree, to be changed."""
+    return shutil.copytree(stubs, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize("arguments", [["--wheel"], ["wheel"], ["extension", "--check"], ["stubs", "--chek"]])

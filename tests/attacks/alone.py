@@ -26,8 +26,8 @@ def look(
     return logits.detach(), loss.detach(), grad
 
 
-def climb(table: T, model: Net) -> T:
-    """Move a table, all of whose rows have the same looks and kind of start, to its end."""
+def climb(table: T, model: Net, *, last: bool = True) -> T:
+    """Move a table, all of whose rows have the same looks and kind of start, to its end; the last look may be left out."""
     always = torch.ones_like(table.done)
     if table.opens().all():
         z = table.candidates()
@@ -40,7 +40,8 @@ def climb(table: T, model: Net) -> T:
         logits, loss, grad = look(table, model, z, gradient=table.gradient)
         table.observe(z, logits, loss, table.judged())
         table.move(logits, loss, grad)
-    z = table.candidates()
-    logits, loss, _ = look(table, model, z, gradient=False)
-    table.observe(z, logits, loss, always)
+    if last:
+        z = table.candidates()
+        logits, loss, _ = look(table, model, z, gradient=False)
+        table.observe(z, logits, loss, always)
     return table

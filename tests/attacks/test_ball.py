@@ -52,7 +52,9 @@ def _short(attack: type[Attack]) -> dict[str, Any]:
     """Few looks, for those that make many."""
     known = attack.parameters()
     options: dict[str, Any] = {"queries": QUERIES} if "queries" in known else {}
-    return options | {"steps": 5} if "steps" in known and attack.norm == "none" else options
+    many = attack.norm == "none" or not known.keys().isdisjoint({"copies", "neighbours"})
+    options |= {"copies": 3} if "copies" in known else {}
+    return options | {"steps": 5} if "steps" in known and many else options
 
 
 def _distance(table: Attack) -> torch.Tensor:

@@ -21,6 +21,7 @@ from iguana_server.attacks.simba import SimBA
 from iguana_server.attacks.spsa import SPSA
 from iguana_server.engine import Engine, Forged
 from iguana_server.models.base import Model
+from tests.attacks import loops
 from tests.attacks.alone import Net, climb, look
 from tests.engine.bench_by_hand import job
 from tests.nets import CLASSES, pictures, toy
@@ -280,49 +281,13 @@ def _hills(x: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(lead), lead], 1)
 
 
-def _rays(x0: Tensor, queries: int, tolerance: float) -> Tensor:
-    """RayS of one picture, as a loop: algorithms 2 and 3 of the paper with a budget."""
-    d, ray, reach, best = x0.numel(), torch.ones(x0.numel()), math.inf, x0
-    left = queries - 1
-    level = block = 0
-
-    def at(attempt: Tensor, length: float) -> Tensor:
-        return (x0 + torch.tensor(length) * attempt.view(x0.shape)).clamp(0, 1)
-
-    def fools(x: Tensor) -> bool:
-        nonlocal left
-        left -= 1
-        return int(_hills(x[None]).argmax()) == 1
-
-    while left > 0:
-        start, end = (min(d, k * math.ceil(d / 2**level)) for k in (block, block + 1))
-        attempt = ray.clone()
-        attempt[start:end] *= -1
-        low, high = 0.0, min(reach, 1.0)
-        if fools(at(attempt, high)):
-            best = best if reach < math.inf else at(attempt, high)
-            while left > 0:
-                middle = (low + high) / 2
-                if fools(at(attempt, middle)):
-                    high = middle
-                    best = at(attempt, high)
-                else:
-                    low = middle
-                if (high - low) * math.sqrt(d) <= tolerance:
-                    ray, reach = (attempt, high) if high < reach else (ray, reach)
-                    break
-        block += 1
-        if end == d:
-            level, block = level + 1, 0
-    return best
-
-
 def test_rays_equals_its_loop() -> None:
     x0 = 0.4 + 0.2 * pictures(3)
     table = climb(RayS.new(x0, classes=2, label=0, stop=NEVER, queries=700), _hills)
     assert table.fooled.all()
     for found, clean in zip(table.best, x0, strict=True):
-        assert (found - _rays(clean, 700, 1e-3)).abs().max() <= 1e-6
+        wanted = loops.rays(lambda x: int(_hills(x[None]).argmax()) == 1, clean, 700, 1e-3)
+        assert (found - wanted).abs().max() <= 1e-6
         assert 0 < (found - clean).abs().max() < 0.3
 
 
@@ -335,25 +300,12 @@ def test_simba_equals_its_loop() -> None:
     climb(table, MODEL)
     for row, clean in enumerate(x0):
 
-        def loss(flat: Tensor, clean: Tensor = clean, own: Tensor = label[row]) -> float:
-            return float(torch.nn.functional.cross_entropy(MODEL(flat.view(1, *clean.shape)), own[None]))
+        def loss(x: Tensor, own: Tensor = label[row]) -> float:
+            return float(torch.nn.functional.cross_entropy(MODEL(x[None]), own[None]))
 
-        x, left, pixel = clean.flatten().clone(), queries - 2, 0  # the last look is not moved upon
-        top = loss(x)
-        while left > 0:
-            k = order[row, pixel]
-            for step in (-0.2, 0.2):
-                if left == 0:
-                    break
-                trial = x.clone()
-                trial[k] = (trial[k] + step).clamp(0, 1)
-                left -= 1
-                if (found := loss(trial)) > top:
-                    top, x = found, trial
-                    break
-            pixel += 1
+        x, top = loops.simba(loss, clean, order[row], queries)
         assert table.held_loss[row].item() == pytest.approx(top, abs=1e-4)
-        assert ((table.x[row].flatten() - x).abs() > 1e-6).sum() <= 1  # the last try is not taken back
+        assert ((table.x[row] - x).abs() > 1e-6).sum() <= 1  # the last try is not taken back
 
 
 def test_simba_tries_every_pixel_before_it_tries_one_again() -> None:

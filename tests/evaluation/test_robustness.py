@@ -47,18 +47,29 @@ def address() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def asked(tmp_path: Path) -> Evaluation:
+def _asked(folder: Path) -> Evaluation:
     return Evaluation(
-        data=_pictures(tmp_path / "data.npz"),
+        data=_pictures(folder / "data.npz"),
         attacks=["fgsm", "pgd:steps=5:random_start=true", "pgdl2:steps=3", "ddn:steps=8"],
         linf=[0.02, 0.2],
         l2=[0.5],
-        out=tmp_path / "out",
+        out=folder / "out",
         batch=4,
         seed=3,
         diagnose=False,
     )
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Evaluation:
+    return _asked(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, address: str) -> tuple[Evaluation, dict[str, Any]]:
+    """An evaluation that has run to its end, and its report."""
+    asked = _asked(tmp_path_factory.mktemp("whole"))
+    return asked, evaluate(asked, address)
 
 
 def evaluate(asked: Evaluation, address: str) -> dict[str, Any]:
@@ -113,10 +124,10 @@ def test_a_report_counts_as_it_says(asked: Evaluation, address: str) -> None:
 
 
 def test_an_ended_run_goes_on_and_says_the_same(
-    asked: Evaluation, address: str, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Evaluation, dict[str, Any]], address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = evaluate(asked, address)
-    again = replace(asked, out=asked.out.with_name("again"))
+    asked, wanted = whole
+    again = replace(asked, out=tmp_path / "again")
     calls: list[str] = []
     watch = Client.watch
 
@@ -132,8 +143,8 @@ def test_an_ended_run_goes_on_and_says_the_same(
     journal = again.out / JOURNAL
     journal.write_bytes(journal.read_bytes() + b'{"trial": "half a li')
     made = evaluate(again, address)
-    assert untimed(made) == untimed(whole)
-    batches, trials = 3, len(whole["trials"])
+    assert untimed(made) == untimed(wanted)
+    batches, trials = 3, len(wanted["trials"])
     assert len(calls) == batches * trials + 1  # each batch once, but for the one that failed
     evaluate(replace(again, attacks=asked.attacks[:3]), address)
     assert len(calls) == batches * trials + 1
@@ -148,9 +159,9 @@ def test_a_folder_of_another_evaluation_is_refused(asked: Evaluation, address: s
             replace(one, seed=4).run(client, MODEL, Console(file=io.StringIO()))
 
 
-def test_a_server_elsewhere_says_the_same(asked: Evaluation, address: str, tmp_path: Path) -> None:
-    here = evaluate(asked, address)
-    with running(tmp_path / "log", "--models.load", MODEL) as (_, ready):
+def test_a_server_elsewhere_says_the_same(whole: tuple[Evaluation, dict[str, Any]], tmp_path: Path) -> None:
+    asked, here = whole
+    with running(tmp_path / "log", "--models.load", MODEL, "--server.drain_notice_s", "0") as (_, ready):
         there = evaluate(replace(asked, out=tmp_path / "there"), str(ready["address"]))
     assert untimed(there) == untimed(here)
     files = sorted(path.name for path in (asked.out / PICTURES).iterdir())
@@ -161,8 +172,8 @@ def test_a_server_elsewhere_says_the_same(asked: Evaluation, address: str, tmp_p
         ).read_bytes()
 
 
-def test_the_page_holds_all_it_shows(asked: Evaluation, address: str) -> None:
-    made = evaluate(replace(asked, attacks=["fgsm", "pgdl2:steps=3", "ddn:steps=8"]), address)
+def test_the_page_holds_all_it_shows(whole: tuple[Evaluation, dict[str, Any]]) -> None:
+    asked, made = whole
     page = (asked.out / PAGE).read_text()
     assert "://" not in page
     assert not re.search(r"<(script|link|iframe|object)|url\(|@import|href", page)
@@ -240,9 +251,11 @@ def test_the_command_evaluates_and_refuses(tmp_path: Path) -> None:
         str(data),
     ]
     command += ["--out", str(tmp_path / "out"), "--samples", "3", "--attacks", "fgsm", "--epsilons", "4/255"]
-    done = subprocess.run([*command, "--model", MODEL], capture_output=True, text=True, check=False)
+    told = [*command, "--model", MODEL]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as wrong:
+        done = subprocess.run(told, capture_output=True, text=True, check=False)
+        said = wrong.communicate()[1]
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(tmp_path / "out" / "index.html")
     assert json.loads((tmp_path / "out" / REPORT).read_text())["samples"] == 3
-    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (wrong.returncode, wrong.stderr) == (2, "--model: want it or --manifest, got both or neither\n")
+    assert (wrong.returncode, said) == (2, "--model: want it or --manifest, got both or neither\n")

@@ -1,4 +1,4 @@
-"""The minimum-norm attacks beside the libraries, on one toy: equal where one formula can be had, else as near."""
+"""The minimum-norm attacks beside the libraries, equal where one formula can be had, else as near."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iguana_server.attacks.base import NEVER
 from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.attacks.fab import FAB, project
 from iguana_server.attacks.minimumnorm import L2, LINF, MinimumNorm
 from tests.attacks.alone import climb
+from tests.oracles.agreement import Agreement, apart
+from tests.oracles.victim import VICTIMS, Victim
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # they are years old
@@ -22,85 +24,94 @@ with warnings.catch_warnings():
     from torchattacks.attacks.fab import projection_l2, projection_linf
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-ROWS, CLASSES = 48, 5
-Victim = tuple[nn.Module, Tensor, Tensor]  # net, images, labels
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Any:
-    """As the libraries' own order of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def victim() -> Victim:
-    """A random net on random pictures, whose predictions are the labels."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, stride=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(200, CLASSES),
-    ).eval()
-    x = torch.rand(ROWS, 3, 12, 12)
-    return net, x, net(x).argmax(1)
 
 
 def ours(
-    attack: str | type[MinimumNorm], victim: Victim, *, target: Tensor | None = None, **columns: Any
+    attack: str | type[MinimumNorm],
+    victim: Victim,
+    *,
+    target: Tensor | None = None,
+    last: bool = True,
+    **columns: Any,
 ) -> MinimumNorm:
-    net, x, y = victim
+    """Moved to its end; the libraries do not look at what their last move makes: last=False."""
     cls = ATTACKS[attack] if isinstance(attack, str) else attack
     table = cls.new(
-        x,
-        classes=CLASSES,
-        label=y if target is None else target,
+        victim.images,
+        classes=victim.classes,
+        label=victim.labels if target is None else target,
         targeted=target is not None,
         stop=NEVER,
         **columns,
     )
     assert isinstance(table, MinimumNorm)
-    climb(table, net)
-    assert table.fooled.all()
-    return table
+    return climb(table, victim.net, last=last)
 
 
 def foolbox_of(attack: Any, victim: Victim, target: Tensor | None = None) -> Tensor:
-    net, x, y = victim
-    model = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
-    goal = y if target is None else foolbox.criteria.TargetedMisclassification(target)
-    return torch.as_tensor(attack(model, x, goal, epsilons=None)[0])
+    model = foolbox.PyTorchModel(victim.net, bounds=(0, 1), device="cpu")
+    goal = victim.labels if target is None else foolbox.criteria.TargetedMisclassification(target)
+    return torch.as_tensor(attack(model, victim.images, goal, epsilons=None)[0])
 
 
 @pytest.fixture(params=[False, True], ids=["untargeted", "targeted"])
 def target(request: pytest.FixtureRequest, victim: Victim) -> Tensor | None:
-    return (victim[2] + 1) % CLASSES if request.param else None
+    return (victim.labels + 1) % victim.classes if request.param else None
 
 
-def same_but_for_the_last_look(table: MinimumNorm, theirs: Tensor, within: float) -> None:
-    """The libraries do not look at what their last move makes: there, ours is nearer."""
-    equal = table.best_t < table.steps
-    assert equal.float().mean() > 0.5
-    assert (table.best - theirs)[equal].abs().max() <= within
-    assert (table.distance(table.best) <= table.distance(theirs) + 1e-6).all()
+def fooling(victim: Victim, target: Tensor | None, images: Tensor) -> Tensor:
+    """[n] bool: the goal is reached."""
+    seen: Tensor = victim.net(images).argmax(1)
+    return seen != victim.labels if target is None else seen == target
 
 
-def test_ddn_equals_foolbox(victim: Victim, target: Tensor | None) -> None:
-    theirs = foolbox_of(foolbox.attacks.DDNAttack(steps=40), victim, target)
-    same_but_for_the_last_look(ours("ddn", victim, target=target, steps=40), theirs, 2e-7)
+def nearly_all_equal(
+    attack: str,
+    victim: Victim,
+    table: MinimumNorm,
+    theirs: Tensor,
+    fools: Tensor,
+    within: float,
+    agreement: Agreement,
+) -> None:
+    """Those that fool, but for rows in which an ulp decides whether a point does; there, as near.
+
+    On EfficientNet-Lite0 an ulp grows by every look until pictures are others: there, as near in the mean.
+    """
+    if victim.ulps:
+        ours, their = (table.distance(images)[fools].mean() for images in (table.best, theirs))
+        agreement.note(attack, victim.name, ratio=float(ours / their))
+        assert ours <= 1.05 * their
+        return
+    difference = (table.best - theirs)[fools].abs().amax((1, 2, 3))
+    same = difference <= within
+    agreement.note(
+        attack, victim.name, difference=float(difference[same].max()), rows=float(same.float().mean())
+    )
+    assert (~same).sum() <= max(2, 0.1 * len(same))
+    assert (table.distance(table.best) <= 1.01 * table.distance(theirs))[fools].all()
 
 
+def test_ddn_equals_foolbox(victim: Victim, target: Tensor | None, agreement: Agreement) -> None:
+    steps = 4 * victim.steps
+    theirs = foolbox_of(foolbox.attacks.DDNAttack(steps=steps), victim, target)
+    table = ours("ddn", victim, target=target, steps=steps, last=False)
+    fools = fooling(victim, target, theirs)
+    assert fools.float().mean() > 0.5
+    assert torch.equal(table.fooled, fools)
+    nearly_all_equal("ddn", victim, table, theirs, fools, 3e-7, agreement)
+
+
+@pytest.mark.suite("toy")
 @pytest.mark.parametrize("confidence", [0.0, 0.2])
-def test_cw_equals_foolbox(confidence: float, victim: Victim, target: Tensor | None) -> None:
+def test_cw_equals_foolbox(
+    confidence: float, victim: Victim, target: Tensor | None, agreement: Agreement
+) -> None:
     """Without its early stop, which looks at the whole batch."""
+    searches, steps = (6, 30) if victim.steps == 10 else (3, 8)
     attack = foolbox.attacks.L2CarliniWagnerAttack(
-        binary_search_steps=6,
-        steps=30,
+        binary_search_steps=searches,
+        steps=steps,
         stepsize=0.05,
         initial_const=0.1,
         confidence=confidence,
@@ -111,8 +122,8 @@ def test_cw_equals_foolbox(confidence: float, victim: Victim, target: Tensor | N
         "cw",
         victim,
         target=target,
-        binary_steps=6,
-        steps=30,
+        binary_steps=searches,
+        steps=steps,
         rate=0.05,
         initial_const=0.1,
         confidence=confidence,
@@ -120,16 +131,18 @@ def test_cw_equals_foolbox(confidence: float, victim: Victim, target: Tensor | N
     )
     done = theirs.flatten(1).any(1)  # foolbox answers black where it found nothing
     assert done.float().mean() > 0.5
-    assert (table.best - theirs)[done].abs().max() <= 1e-5
-    assert torch.equal(table.margin >= confidence, done)
+    nearly_all_equal("cw", victim, table, theirs, done, 1e-5, agreement)
+    assert victim.ulps or torch.equal(table.margin >= confidence, done)
 
 
-def test_cw_repeats_its_best_search_like_foolbox(victim: Victim) -> None:
-    options: dict[str, Any] = {"steps": 10, "initial_const": 1.0, "abort_early": False}
+@pytest.mark.parametrize("victim", ["toy"], indirect=True)
+def test_cw_repeats_its_best_search_like_foolbox(victim: Victim, agreement: Agreement) -> None:
+    options: dict[str, Any] = {"steps": victim.steps, "initial_const": 1.0, "abort_early": False}
     attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=10, stepsize=0.1, **options)
     theirs = foolbox_of(attack, victim)
     table = ours("cw", victim, binary_steps=10, rate=0.1, **options)
-    assert (table.best - theirs).abs().max() <= 1e-5
+    agreement.note("cw", victim.name, difference=apart(table.best, theirs))
+    assert apart(table.best, theirs) <= 1e-5
 
 
 class Mended(foolbox.attacks.L2FMNAttack):  # type: ignore[misc]  # untyped
@@ -144,26 +157,28 @@ class Mended(foolbox.attacks.L2FMNAttack):  # type: ignore[misc]  # untyped
 @pytest.mark.parametrize(
     ("metric", "library"), [(LINF, foolbox.attacks.LInfFMNAttack), (L2, Mended)], ids=["linf", "l2"]
 )
-def test_fmn_equals_foolbox(metric: int, library: Any, victim: Victim, target: Tensor | None) -> None:
+def test_fmn_equals_foolbox(
+    metric: int, library: Any, victim: Victim, target: Tensor | None, agreement: Agreement
+) -> None:
     """But for rows that it leaves an ulp short of the boundary, and those in which an ulp decides."""
-    net, _, y = victim
-    theirs = foolbox_of(library(steps=40), victim, target)
-    table = ours("fmn", victim, target=target, steps=40, metric=metric)
-    seen = net(theirs).argmax(1)
-    fools = seen != y if target is None else seen == target
-    equal = (table.best_t < 40) & fools
-    assert equal.float().mean() > 0.3
-    same = (table.best - theirs)[equal].abs().amax((1, 2, 3)) <= 2e-6
-    assert same.float().mean() >= 0.9
-    assert (table.distance(table.best) <= 1.01 * table.distance(theirs))[fools].all()
+    steps = 4 * victim.steps
+    theirs = foolbox_of(library(steps=steps), victim, target)
+    table = ours("fmn", victim, target=target, steps=steps, metric=metric, last=False)
+    fools = fooling(victim, target, theirs)
+    assert fools.any()
+    assert table.fooled[fools].all()
+    nearly_all_equal("fmn", victim, table, theirs, fools, 2e-6, agreement)
 
 
-@pytest.mark.parametrize("candidates", [2, CLASSES])
-def test_deepfool_equals_foolbox(candidates: int, victim: Victim) -> None:
-    attack = foolbox.attacks.L2DeepFoolAttack(steps=30, candidates=candidates, loss="logits")
+@pytest.mark.parametrize("candidates", [2, pytest.param(5, marks=pytest.mark.suite("toy"))])
+def test_deepfool_equals_foolbox(candidates: int, victim: Victim, agreement: Agreement) -> None:
+    steps = 3 * victim.steps
+    attack = foolbox.attacks.L2DeepFoolAttack(steps=steps, candidates=candidates, loss="logits")
     theirs = foolbox_of(attack, victim)
-    table = ours("deepfool", victim, steps=30, rivals=candidates - 1)
-    assert (table.best - theirs).abs().max() <= 1e-6
+    table = ours("deepfool", victim, steps=steps, rivals=candidates - 1)
+    agreement.note("deepfool", victim.name, difference=apart(table.best, theirs))
+    assert table.fooled.any()
+    assert apart(table.best, theirs) <= (1e-5 if victim.ulps else 1e-6)
 
 
 class Plain(FAB):
@@ -175,21 +190,32 @@ class Plain(FAB):
         return ~self.back
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [0, pytest.param(2, marks=pytest.mark.suite("toy"))])
 @pytest.mark.parametrize(("metric", "norm"), [(L2, "L2"), (LINF, "Linf")])
-def test_fab_equals_torchattacks(metric: int, norm: str, rank: int, victim: Victim) -> None:
-    net, x, y = victim
-    theirs = torchattacks.FAB(net, norm=norm, steps=30, multi_targeted=True, n_classes=CLASSES)
+def test_fab_equals_torchattacks(
+    metric: int, norm: str, rank: int, victim: Victim, agreement: Agreement
+) -> None:
+    steps = 3 * victim.steps
+    theirs = torchattacks.FAB(
+        victim.net, norm=norm, steps=steps, multi_targeted=True, n_classes=victim.classes
+    )
     theirs.target_class = rank + 2
-    best = theirs.attack_single_run_targeted(x, y)
-    options: dict[str, Any] = {"metric": metric, "steps": 30, "targets": 4, "restart": rank}
+    best = theirs.attack_single_run_targeted(victim.images, victim.labels)
+    options: dict[str, Any] = {"metric": metric, "steps": steps, "targets": 4, "restart": rank}
     plain = ours(Plain, victim, **options)
-    near = (plain.best - best).abs().amax((1, 2, 3)) <= 1e-5
-    assert (
-        near.float().mean() >= 0.8
-    )  # a third class in between: the margin looks at it, the library does not
+    difference = (plain.best - best).abs().amax((1, 2, 3))
+    near = difference <= (1e-3 if victim.ulps else 1e-5)
+    agreement.note(
+        f"fab, {['nearest', 'second', 'third'][rank]} class",
+        victim.name,
+        difference=float(difference[near].max()),
+        rows=float(near.float().mean()),
+    )
+    # Another class in between: the margin looks at it, the library does not.
+    assert near.float().mean() >= (0.7 if rank == 0 else 0.5)
     found = ours("fab", victim, **options)
-    assert found.distance(found.best).mean() <= 1.001 * found.distance(best).mean()
+    worse = 1.001 if victim.name == "toy" else 1.02
+    assert found.distance(found.best).mean() <= worse * found.distance(best).mean()
     assert (found.distance(found.best) <= plain.distance(plain.best) + 1e-7).all()
 
 
@@ -207,8 +233,9 @@ def test_projection_equals_torchattacks(missing: float, linf: bool) -> None:
     assert 0 <= (p + d).min() <= (p + d).max() <= 1
 
 
-def test_order_of_strength_is_that_of_the_papers(victim: Victim) -> None:
+def test_order_of_strength_is_that_of_the_papers() -> None:
     """Means within 3 % of each other, but for DeepFool, which stops at the first point that fools."""
+    victim = VICTIMS["toy"]().first(24)
     mean = {
         name: float(table.distance(table.best).mean())
         for name, table in (

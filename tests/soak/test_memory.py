@@ -50,8 +50,8 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serv
         serve(tmp_path_factory.mktemp("memory") / "log", env=SHOWN) as served,
         grpc.insecure_channel(served.address, options=(("grpc.max_send_message_length", -1),)) as channel,
     ):
-        for rpc in RPCS:
-            for good in rpc.good:
+        for rpc in RPCS:  # every decoder, and of the many attacks some: what is measured runs none
+            for good in (*rpc.good[:5], *rpc.good[5:][-2:]):
                 for _ in range(3):
                     send(channel, rpc, [good.SerializeToString()])
         _cost(

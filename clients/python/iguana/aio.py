@@ -277,7 +277,8 @@ class AsyncClient:
                 kind = message.WhichOneof("kind")
                 if kind == "query":
                     for pictures in remote.lots(message.query):
-                        await asyncio.sleep(remote.pace.wait_s(len(pictures)))
+                        await asyncio.sleep(remote.pace.wait_s())
+                        remote.pace.called(len(pictures))
                         said = victim(pictures)
                         outbox.put_nowait(
                             remote.heard(pictures, await said if inspect.isawaitable(said) else said)

@@ -309,7 +309,8 @@ class Client:
                 kind = message.WhichOneof("kind")
                 if kind == "query":
                     for pictures in remote.lots(message.query):
-                        time.sleep(remote.pace.wait_s(len(pictures)))
+                        time.sleep(remote.pace.wait_s())
+                        remote.pace.called(len(pictures))
                         outbox.put(remote.heard(pictures, victim(pictures)))
                 elif kind == "result":
                     results.append(message.result)

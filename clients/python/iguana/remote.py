@@ -88,14 +88,14 @@ class Pace:
         """The most pictures of one call of the victim; None is any number."""
         return None if self._per_s is None else max(1, int(self._per_s / _LOTS_PER_S))
 
-    def wait_s(self, pictures: int) -> float:
-        """Seconds from now until the victim may be shown these."""
-        if self._per_s is None:
-            return 0.0
-        now = time.monotonic()
-        at = max(now, self._next)
-        self._next = at + pictures / self._per_s
-        return at - now
+    def wait_s(self) -> float:
+        """Seconds from now until the victim may be called again."""
+        return max(0.0, self._next - time.monotonic())
+
+    def called(self, pictures: int) -> None:
+        """Note that the victim is called now: a call that comes late puts off the next."""
+        if self._per_s is not None:
+            self._next = time.monotonic() + pictures / self._per_s
 
 
 class Remote:
