@@ -16,11 +16,12 @@ settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
-# These measure time or memory, or run servers with threads of their own: each has the machine to itself.
+# These measure time or memory: each has the machine to itself.
 ALONE = (
-    *("soak", "endtoend", "test_app.py", "test_build.py", "ops/test_speed.py", "engine/test_engine.py"),
+    *("soak/test_cancel.py", "soak/test_deadline.py", "soak/test_memory.py", "soak/test_storm.py"),
+    *("test_app.py", "ops/test_speed.py", "engine/test_engine.py", "telemetry/test_traces.py"),
     *("rpc/test_drain.py", "rpc/test_health.py", "rpc/test_picture.py", "client/test_remote.py"),
-    *("config/test_process.py", "telemetry/test_traces.py", "training/test_ranks.py"),
+    *("endtoend/test_end.py", "endtoend/test_operation.py"),
 )
 
 

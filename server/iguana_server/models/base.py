@@ -69,7 +69,7 @@ class Model:
     def __init__(self, spec: Spec, net: nn.Module, *, sha256: str, device: torch.device) -> None:
         self.spec, self.sha256, self.device = spec, sha256, device
         self.sizes: tuple[int, ...] = (spec.bucket,)
-        net = fold(net.eval()).requires_grad_(False)
+        net = fold(net.eval()).eval().requires_grad_(False)
         self.net = net.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self._scale, self._bias = (tensor.to(device) for tensor in affine(spec))
 
