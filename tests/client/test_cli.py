@@ -122,6 +122,16 @@ def test_any_parameter_can_be_given_once_or_once_a_picture(cat_file: Path, scrip
     assert list(attack_of(scripted).pgd.random_start) == [False]
 
 
+def test_attack_tells_of_victim_detectors_and_masked_gradients(cat_file: Path, scripted: Scripted) -> None:
+    result = iguana("attack", cat_file, "--target", "fox", "--victim", "other", "--evade", "--diagnose")
+    request = attack_of(scripted)
+    assert (request.victim, request.HasField("evade"), request.diagnose) == ("other", True, True)
+    assert "victim fooled: sees common iguana, iguana 0.7000" in result.stdout
+    assert "detectors: before passes (p 0.75), after passes (p 0.125)" in result.stdout
+    assert "suspicions: noise_wins" in result.stdout
+    assert "margin +1.500   loss" in result.stdout
+
+
 def test_attack_prints_only_json(cat_file: Path, tmp_path: Path) -> None:
     forged = tmp_path / "forged.png"
     result = iguana("attack", cat_file, "--target", "fox", "--json", "-o", forged)

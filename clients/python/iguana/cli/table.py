@@ -67,11 +67,24 @@ def attack_lines(result: AttackResult) -> Text:
         return text.append(f"\n{result.reason}")
     text.append(f"\nLinf {norms.linf:.5f} ({norms.linf * 255:.4g}/255)   L2 {norms.l2:.4f}")
     text.append(f"   L1 {norms.l1:.2f}   L0 {norms.l0}")
-    text.append(f"\nmargin {result.margin:+.3f} logits   loss {result.loss:.4g}")
+    unit = "" if result.evasion else " logits"
+    text.append(f"\nmargin {result.margin:+.3f}{unit}   loss {result.loss:.4g}")
     text.append(f"   step {result.step}   restart {result.restart}")
     text.append(f"\nforward {result.forward}   backward {result.backward}")
     if result.zero_gradients:
         text.append(f"   zero gradients {result.zero_gradients} (masked?)", "yellow")
+    if result.diagnosis.suspicions:
+        text.append(f"\nsuspicions: {', '.join(result.diagnosis.suspicions)}", "yellow")
+    if result.transfer:
+        seen = result.transfer.after.top[0]
+        word = "fooled" if result.transfer.fooled else "held"
+        text.append(f"\nvictim {word}: sees {seen.name} {seen.probability:.4f}")
+    if result.evasion:
+        said = (
+            f"{'flagged' if verdict.flagged else 'passes'} (p {verdict.p_value:.3g})"
+            for verdict in (result.evasion.before, result.evasion.after)
+        )
+        text.append(f"\ndetectors: before {next(said)}, after {next(said)}")
     return text
 
 
