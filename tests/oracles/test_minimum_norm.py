@@ -169,6 +169,7 @@ def test_fmn_equals_foolbox(
     table = ours("fmn", victim, target=target, steps=steps, metric=metric, last=False)
     fools = fooling(victim, target, theirs)
     assert fools.any()
+    assert isinstance(table, FMN)
     assert table.fooled[fools].all()
     nearer = table.refuted & (table.distance(table.best) < table.distance(theirs))
     assert (fools & ~nearer).any()
