@@ -12,6 +12,7 @@ from torch import Tensor
 from iguana_server.attacks.base import NEVER
 from iguana_server.attacks.catalog import ATTACKS
 from iguana_server.attacks.fab import FAB, project
+from iguana_server.attacks.fmn import FMN
 from iguana_server.attacks.minimumnorm import L2, LINF, MinimumNorm
 from tests.attacks.alone import climb
 from tests.oracles.agreement import Agreement, apart
