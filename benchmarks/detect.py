@@ -179,7 +179,7 @@ def plot(rates: Mapping[str, Mapping[str, float]], title: str, path: Path) -> No
         xlabel="share flagged at 5 %",
     )
     axes.invert_yaxis()
-    axes.legend(fontsize="small", loc="lower right")
+    figure.legend(fontsize="small", loc="outside right upper")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(path, dpi=100)
