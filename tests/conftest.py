@@ -19,6 +19,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 # These measure time or memory: each has the machine to itself.
 ALONE = (
     *("soak/test_cancel.py", "soak/test_deadline.py", "soak/test_memory.py", "soak/test_storm.py"),
+    "soak/test_tagged.py",
     *("test_app.py", "ops/test_speed.py", "engine/test_engine.py", "telemetry/test_traces.py"),
     *("rpc/test_drain.py", "rpc/test_health.py", "rpc/test_picture.py", "client/test_remote.py"),
     *("endtoend/test_end.py", "endtoend/test_operation.py"),
