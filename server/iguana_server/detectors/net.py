@@ -114,9 +114,9 @@ class SafetyNet:
         """Return the model with a screen's detectors, differentiable; the same object for the same detectors."""
         chosen = {detector.name for detector in screen.panel.detectors}
         names = tuple(name for name in self.detectors if name in chosen)
-        if names not in self._watches:
+        if names not in self._watches:  # two threads may come here: the first that is done is taken
             panel = Panel([self.detectors[name] for name in names])
-            self._watches[names] = Watch(self._model, panel, self.calibration)
+            self._watches.setdefault(names, Watch(self._model, panel, self.calibration))
         return self._watches[names]
 
 

@@ -26,7 +26,7 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
     def __init__(self, engine: Engine, codec: Codec) -> None:
         """Forge with this engine's models."""
         self._engine, self._codec = engine, codec
-        self._notes = (Transfer(engine, codec), Evasion(engine, codec))
+        self._transfer, self._evasion = Transfer(engine, codec), Evasion(engine, codec)
 
     async def Attack(  # noqa: N802 - the contract's name, as below
         self, request: pb.AttackRequest, context: Context
@@ -48,8 +48,8 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
                 else:
                     outcomes[event.outcome] += 1
                     result = await self._codec.from_forged(order, event)
-                    for notes in self._notes:
-                        await notes.note(request.request, order, [result], origin)
+                    await self._transfer.note(request.request, order, [result], origin)
+                    await self._evasion.note(order, [event], [result], origin)
                     yield pb.WatchAttackResponse(result=result)
         yield pb.WatchAttackResponse(summary=pb.AttackSummary(manifest=order.manifest, **outcomes))
 
@@ -95,9 +95,10 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
             async for event in events:
                 if isinstance(event, Forged):
                     forged.append(event)
-        response = await self._codec.from_attack(order, sorted(forged, key=lambda one: one.sample))
-        for notes in self._notes:
-            await notes.note(request, order, response.results, origin)
+        forged.sort(key=lambda one: one.sample)
+        response = await self._codec.from_attack(order, forged)
+        await self._transfer.note(request, order, response.results, origin)
+        await self._evasion.note(order, forged, response.results, origin)
         return response
 
 

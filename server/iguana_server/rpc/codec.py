@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, manifest_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, manifest_pb2, verdict_pb2
 from iguana_server.attacks.decision import Decision
 from iguana_server.attacks.script import Act
 from iguana_server.detectors.net import SafetyNet, Screen, Verdict
@@ -79,6 +79,8 @@ class AttackOrder:
     model: Model | RemoteModel
     delivery: Delivery
     manifest: attack_pb2.AttackManifest
+    strict: bool
+    screen: Screen | None  # the detectors that it is led past
 
 
 @dataclass(frozen=True)
@@ -159,17 +161,7 @@ class Codec:
         self._check_reply(len(request.images), one + (guard.largest(screen) if screen else 0), faults)
         images = await self._pixels(request.images, "images", model, faults, panel)
         faults.check()
-        job = ClassifyJob(
-            images,
-            method=origin.method,
-            model=model.spec.name,
-            caller=origin.caller,
-            strict=strict,
-            deadline=origin.deadline,
-            span=origin.span,
-            features=panel is not None and panel.needs_features,
-        )
-        return ClassifyOrder(job, model, k, logits, screen)
+        return ClassifyOrder(_look(images, model, origin, panel, strict=strict), model, k, logits, screen)
 
     async def from_looked(
         self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
@@ -187,6 +179,30 @@ class Codec:
         """Write the answer of a batch that was judged."""
         judged = await self._judged(order, looked)
         return await self._apart(partial(_from_detected, order, judged, self._manifest(order)))
+
+    async def to_judged(
+        self, order: AttackOrder, images: Sequence[torch.Tensor], origin: Origin
+    ) -> ClassifyOrder:
+        """Show the very pixels, [C, H, W] each, to the detectors that an attack evades."""
+        model, screen = order.model, order.screen
+        assert screen is not None and isinstance(model, Model)  # noqa: S101, PT018 - the caller sees to it
+        panel = screen.panel
+        looks = 1 + panel.looks
+        pixels = self._memory.images(len(images) * looks, model.spec.shape, model.memory_format)
+
+        def read(i: int) -> None:
+            _set(pixels, i * looks, images[i], panel)
+
+        for done in await self._each(partial(read, i) for i in range(len(images))):
+            _sound(done)
+        job = _look(pixels, model, origin, panel, strict=order.strict)
+        return ClassifyOrder(job, model, 0, False, screen)
+
+    async def from_judged(
+        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
+    ) -> list[verdict_pb2.Verdict]:
+        """Write the verdicts alone."""
+        return [guard.from_verdict(verdict) for _, verdict in await self._judged(order, looked)]
 
     async def _judged(
         self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
@@ -238,7 +254,8 @@ class Codec:
         arrived = time.monotonic()
         self._check_count(request.images, faults)
         draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
-        evading = to_evading(request, self.nets.get(model.spec.name), model.spec.name, faults)
+        net = self.nets.get(model.spec.name)
+        evading = await self._apart(partial(to_evading, request, net, model.spec.name, faults))
         if draft is not None:
             looks = draft.method.looks(len(request.images))
             looks += request.diagnose * (DRAWS + QUERIES) * len(request.images)
@@ -258,10 +275,10 @@ class Codec:
         faults.check()
         assert draft is not None  # noqa: S101 - it is a fault to name no method
         shared = draft.columns | {name: column.expand_as(clean) for name, column in columns.items()}
-        if evading is not None:
+        if evading is not None and net is not None:
             shared |= evading.columns
             draft.manifest.evade.CopyFrom(evading.used)
-            draft.manifest.run.calibration_sha256 = self.nets[model.spec.name].sha256
+            draft.manifest.run.calibration_sha256 = net.sha256
 
         def job(act: Act, samples: Sequence[int]) -> AttackJob:
             plan = Plan(
@@ -287,7 +304,8 @@ class Codec:
             )
 
         acts = [partial(job, act) for act in draft.acts]
-        return AttackOrder(clean, acts, model, draft.delivery, draft.manifest)
+        screen = None if evading is None else evading.screen
+        return AttackOrder(clean, acts, model, draft.delivery, draft.manifest, draft.strict, screen)
 
     async def to_watched(self, request: attack_pb2.WatchAttackRequest, origin: Origin) -> AttackOrder:
         """Read a batch to be forged and watched."""
@@ -428,10 +446,7 @@ class Codec:
 
         def read(i: int) -> None:
             path = f"{faults.path}{field}[{i}]"
-            at = i * looks
-            pixels[at] = to_pixels(images[i], path, model.spec, self.limits, spend)
-            if panel is not None:
-                pixels[at + 1 : at + looks] = panel.views(pixels[at : at + 1])[0]
+            _set(pixels, i * looks, to_pixels(images[i], path, model.spec, self.limits, spend), panel)
 
         if len(images) == looks == 1 and images[0].HasField("tensor") and pixels.numel() <= _LITTLE:
             try:
@@ -466,6 +481,29 @@ def _sound(result: T | BaseException) -> T:
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _set(pixels: torch.Tensor, at: int, image: torch.Tensor, panel: Panel | None) -> None:
+    """Lay an image [C, H, W] down in its place, and its views behind it."""
+    pixels[at] = image
+    if panel is not None:
+        pixels[at + 1 : at + 1 + panel.looks] = panel.views(pixels[at : at + 1])[0]
+
+
+def _look(
+    images: torch.Tensor, model: Model, origin: Origin, panel: Panel | None, *, strict: bool
+) -> ClassifyJob:
+    """A look at each image, and at what else lies there for a panel."""
+    return ClassifyJob(
+        images,
+        method=origin.method,
+        model=model.spec.name,
+        caller=origin.caller,
+        strict=strict,
+        deadline=origin.deadline,
+        span=origin.span,
+        features=panel is not None and panel.needs_features,
+    )
 
 
 def _looks(answers: Sequence[Looked | Forged]) -> list[Looked]:

@@ -59,13 +59,6 @@ def from_pixels(pixels: torch.Tensor, *, png: bool) -> image_pb2.Image:
     return image_pb2.Image(encoded=file)
 
 
-def exactly(image: image_pb2.Image) -> image_pb2.Image:
-    """Return a delivered image as a Tensor: the very pixels, which a file's reader would resize."""
-    if image.HasField("tensor"):
-        return image
-    return image_pb2.Image(tensor=from_array(picture.reread(image.encoded), image_pb2.DTYPE_UINT8))
-
-
 def from_floats(pixels: torch.Tensor) -> image_pb2.Image:
     """Return pixels [C, H, W] as a float32 Tensor [H, W, C]."""
     return image_pb2.Image(tensor=from_array(pixels.permute(1, 2, 0).numpy(), image_pb2.DTYPE_FLOAT32))
