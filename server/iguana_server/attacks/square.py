@@ -62,7 +62,10 @@ class Square(Query):
         To propose again changes nothing in the other rows: a proposal follows from t and the held image alone.
         """
         for _ in range(_PASSED_OVER):
-            idle = self.sparing & ~self.ends() & (ops.l2_distance(self.x, self.held) == 0)
+            idle = self.sparing & ~self.ends()
+            if not bool(idle.any()):
+                return  # plain square: nothing is compared
+            idle &= ops.l2_distance(self.x, self.held) == 0
             if not bool(idle.any()):
                 return
             self.t += idle

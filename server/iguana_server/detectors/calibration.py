@@ -25,9 +25,7 @@ from iguana_server.errors import InvalidArgument, ModelRefused
 
 DEFAULT_RATE = 0.05
 HIGHEST_RATE = 0.5
-_SLACK = (
-    1e-9  # of rate * (n + 1), which is no whole number where it should be, and of sums that should be equal
-)
+_SLACK = 1e-9  # of rate * (n + 1) that should be a whole number, and of sums that should be equal
 
 
 @dataclass(frozen=True)
