@@ -57,8 +57,9 @@ class Bench:
     def turn(self) -> float:
         """Show one gradient pass and one forward pass of rows to the model; returns the cost of those that left.
 
-        So for the rows that detectors watch, those of each choice of detectors by themselves. Rows that are given up have left too, with the moves they made: else a storm of cancels would pass
-        for slowness, and others be refused for it.
+        Then one of each for the rows under each watch, as detectors are part of those passes. Rows that are given
+        up have left too, with the moves they made: else a storm of cancels would pass for slowness, and others be
+        refused for it.
         """
         watches = dict.fromkeys([None, *(watch for *_, watch in self._lanes)])
         for gradient, watch in itertools.product((True, False), watches):
