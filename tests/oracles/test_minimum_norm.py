@@ -50,7 +50,7 @@ def ours(
 
 
 def foolbox_of(attack: Any, victim: Victim, target: Tensor | None = None) -> Tensor:
-    model = foolbox.PyTorchModel(victim.net, bounds=(0, 1), device="cpu")
+    model = foolbox.PyTorchModel(victim.net.eval(), bounds=(0, 1), device="cpu")
     goal = victim.labels if target is None else foolbox.criteria.TargetedMisclassification(target)
     return torch.as_tensor(attack(model, victim.images, goal, epsilons=None)[0])
 
