@@ -1,0 +1,1 @@
+"""Generators: latent codes in, pictures out. One model a file, found by its `MODELS` table."""

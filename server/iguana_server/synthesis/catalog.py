@@ -1,0 +1,38 @@
+"""The built-in generators and translators by name: every module of theirs that has a `MODELS` table adds its own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+
+import torch
+
+from iguana_server.errors import NotFound
+from iguana_server.synthesis.base import Loader, Network
+from iguana_server.synthesis.probe import probe
+
+
+def available(package: ModuleType) -> dict[str, Loader]:
+    """Return the loaders of a package's models by name, in order of name; nothing is loaded yet."""
+    found: dict[str, Loader] = {}
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        table: dict[str, Loader] = getattr(importlib.import_module(module.name), "MODELS", {})
+        if twice := found.keys() & table.keys():
+            raise ValueError(f"{module.name}: want names of its own, got {', '.join(sorted(twice))} again")
+        found |= table
+    return dict(sorted(found.items()))
+
+
+def load(package: ModuleType, name: str, device: torch.device | None = None) -> Network:
+    """Load a built-in model of a package (default device: the CPU) and probe it.
+
+    Raises NotFound with the close names; ModelRefused where the weights are missing or the probe fails.
+    """
+    loaders = available(package)
+    if name not in loaders:
+        raise NotFound("model", name, difflib.get_close_matches(name, loaders))
+    network = loaders[name](device or torch.device("cpu"))
+    network.sizes = probe(network)
+    return network
