@@ -53,8 +53,6 @@ class Spec:
 class Translator(Network):
     """`net` maps pixels [n, C, H, W] within `spec.span` (and weights of the styles [n, S]) to pixels of the span."""
 
-    kind = "translator"
-
     def __init__(self, spec: Spec, net: nn.Module, *, sha256: str, device: torch.device) -> None:
         super().__init__(spec.name, spec.bucket, spec.max_batch, net, sha256=sha256, device=device)
         self.spec = spec
