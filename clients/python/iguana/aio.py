@@ -20,6 +20,7 @@ from iguana.aio_pipeline import AsyncPipeline
 from iguana.channel import DEFAULT_TARGET, MAX_RECEIVE_BYTES, MAX_SEND_BYTES, Endpoint, check_size
 from iguana.errors import DeadlineExceeded, IguanaError, NotFound, from_rpc_error
 from iguana.generate import (
+    DEFAULT_GENERATOR,
     Generated,
     GenerateOptions,
     Generations,
