@@ -56,7 +56,7 @@ ONLY: dict[str, set[str]] = {
     "prometheus_client": {"telemetry"},
     "iguana": {"rpc", "app", "telemetry", "evaluation"},
     "opentelemetry": {"telemetry", "rpc"},
-    "PIL": {"rpc"},
+    "PIL": {"rpc", "training"},
 }
 
 

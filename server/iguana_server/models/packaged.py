@@ -1,6 +1,7 @@
-"""Weights that come inside an installed Python package: found, checked, converted to safetensors once.
+"""Weights that come as a .pth: inside an installed Python package, or a user's own checkpoint.
 
-The only file that reads a .pth, and it does so with weights_only=True, after the sha256 is seen to be right.
+The only file that reads a .pth, and it does so with weights_only=True. A package's is read after its sha256 is
+seen to be right, and converted to safetensors once.
 """
 
 from __future__ import annotations
@@ -83,6 +84,26 @@ def weights(
     _replace(converted, content)
     _replace(record, _record(digest, converted).encode())
     return load(content), digest
+
+
+def read(path: Path) -> tuple[Any, str]:
+    """Return what a checkpoint of the user's holds, and the file's sha256: safetensors, or a .pth of torch.save.
+
+    No pickled code is run: of a .pth only tensors, numbers, strings and containers of them are let in. Raises
+    ModelRefused where the file has more, or is neither; FileNotFoundError where there is none.
+    """
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        if path.suffix == ".safetensors":
+            return load(content), digest
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), digest
+    except Exception as error:  # what the unpickler stumbles over in a file that is none is of many kinds
+        lines = str(error).split("\n")
+        reason = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
+        raise ModelRefused(
+            f"{path.name}: want a checkpoint of tensors alone, got {reason.strip() or type(error).__name__}"
+        ) from error
 
 
 def _record(digest: str, path: Path) -> str:

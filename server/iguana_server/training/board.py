@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 
 class Board:
     """Scalars of every epoch, in event files of a folder; without TensorBoard, nothing is written."""
@@ -25,4 +27,11 @@ class Board:
             for key, value in entry.items():
                 if key != "epoch":
                     self.writer.add_scalar(key, value, int(entry["epoch"]))
+            self.writer.flush()
+
+    def show(self, pictures: Mapping[str, Tensor], epoch: int) -> None:
+        """Log an epoch's pictures, pixels [C, H, W] in [0, 1]."""
+        if self.writer:
+            for key, picture in pictures.items():
+                self.writer.add_image(key, picture, epoch)
             self.writer.flush()

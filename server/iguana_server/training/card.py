@@ -7,6 +7,7 @@ import textwrap
 from typing import Any
 
 from iguana_server.models import fashion_mnist as model
+from iguana_server.training.game import Game
 from iguana_server.training.recipe import Recipe
 
 
@@ -65,4 +66,52 @@ The same seed gives the same weights on the same machine; another machine's arit
 | epoch | training loss | test accuracy{watched} |
 |---|---|---|{"---|" if robust else ""}
 {epochs}
+"""
+
+
+def of_game(card: dict[str, Any], game: Game) -> str:
+    """Say a game's card in words, for the folder that the weights are committed to."""
+    numbers = {key: value for key, value in card["recipe"].items() if key not in {"name", "paper"}}
+    said = ", ".join(f"{key} {value}" for key, value in numbers.items())
+    sizes = ", ".join(f"{net} {n:,}" for net, n in card["parameters"].items())
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in card["figures"].items())
+    averaged = ", ".join(set(game.averaged) & set(game.exported))
+    origin = f"seed {card['seed']}; torch {card['torch']}, threads: {card['threads']}, processes: {card['processes']}"
+    columns = list(card["epochs"][0])
+    rows = "\n".join(f"| {' | '.join(f'{e[key]:.5g}' for key in columns)} |" for e in card["epochs"])
+
+    def item(text: str) -> str:
+        return textwrap.fill(
+            text,
+            110,
+            initial_indent="- ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+
+    return f"""# {card["name"]}
+
+{textwrap.fill(game.about, 110)}
+
+{item(f"Parameters: {sizes}; {card['dtype']} safetensors, each name led by its network's and a dot.")}
+{item(f"Figures of the weights as they are stored: {figures}. {game.figures}")}
+- Recipe `{card["recipe"]["name"]}` ({card["recipe"]["paper"]}):
+{item(f"{said}; {origin}.")}
+- Weights: those of the last epoch{f"; running averages: {averaged}" if averaged else ""}.
+- Training: {card["cpu_seconds"]:,} CPU seconds.
+- Data: {card["data"]}; licence {card["data_licence"]}; sha256 `{card["data_sha256"]}`.
+- Licence of the weights: Apache-2.0, as the rest of this repository.
+- sha256 of the weights: `{card["sha256"]}`
+
+Made by
+
+    data={game.data_folder}
+    {card["command"]}
+
+The same seed gives the same weights on the same machine; another machine's arithmetic may differ.
+
+| {" | ".join(columns)} |
+|{"---|" * len(columns)}
+{rows}
 """

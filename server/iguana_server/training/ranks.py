@@ -47,3 +47,8 @@ def add_up(tensors: Iterable[Tensor], share: float) -> None:
     dist.all_reduce(flat)
     for tensor, part in zip(found, torch.split(flat, [tensor.numel() for tensor in found]), strict=True):
         tensor.copy_(part.view(tensor.shape))
+
+
+def own(rows: Tensor) -> Tensor:
+    """Return this process's share of a batch: every n-th row."""
+    return rows[rank() :: world()]

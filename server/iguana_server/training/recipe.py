@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from iguana_server.attacks.pgd import PGD
-from iguana_server.errors import InvalidArgument
 from iguana_server.models import fashion_mnist as model
 from iguana_server.models.base import Model
 from iguana_server.training.batch import Batch
 from iguana_server.training.climb import climb
 from iguana_server.training.learner import Learner
-
-
-def setting(default: float, *, low: float, high: float, doc: str) -> Any:
-    """Declare a number of a recipe, within [low, high]."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high, "doc": doc})
+from iguana_server.training.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(ABC):
+class Recipe(Settings):
     """What all recipes have; training on the pictures as they are.
 
     Raises InvalidArgument where a number is out of its range.
     """
-
-    name: ClassVar[str]
-    paper: ClassVar[str]
 
     epochs: int = setting(14, low=1, high=10_000, doc="times that every picture is seen")
     batch: int = setting(128, low=1, high=65_536, doc="pictures a step")
@@ -46,15 +35,6 @@ class Recipe(ABC):
         2, low=0, high=14, doc="pixels that a picture is moved, each way, in both directions"
     )
     width: int = setting(model.WIDTH, low=1, high=1024, doc="channels of the first convolution")
-
-    def __post_init__(self) -> None:
-        faults = []
-        for field in dataclasses.fields(self):
-            low, high, value = field.metadata["low"], field.metadata["high"], getattr(self, field.name)
-            if not low <= value <= high:
-                faults.append((f"{self.name}.{field.name}", f"want a number in [{low}, {high}], got {value}"))
-        if faults:
-            raise InvalidArgument.many(faults)
 
     @property
     def replays(self) -> int:

@@ -33,7 +33,7 @@ from iguana_server.training.recipe import Adversarial, Recipe
 EPSILON = 0.1  # at which robustness is told where the recipe has no ball of its own
 WATCHED = 1000  # test pictures whose robustness is told after every epoch
 
-Note = Callable[[int, int, float], None]  # steps done, steps of the epoch, loss
+Note = Callable[[int, int, str], None]  # steps done, steps of the epoch, the latest figures
 
 
 def rate(recipe: Recipe, progress: float) -> float:
@@ -169,7 +169,7 @@ class Run:
             self.optimizer.step()
             total += loss.item() * own
             if note:
-                note(i + 1, steps, loss.item())
+                note(i + 1, steps, f"loss {loss.item():.4f}")
         ranks.add_up((b for b in self.net.buffers() if b.is_floating_point()), 1 / ranks.world())
         mean = torch.tensor([total / len(self.train[1]) / replays], dtype=torch.float64)
         ranks.add_up([mean], 1.0)
@@ -188,6 +188,15 @@ class Run:
             x = augment(images[rows].float() / 255, self.recipe.shift, rng)
             own = slice(ranks.rank(), None, ranks.world())
             yield Batch(x[own], labels[rows[own]], rows[own], self.seed, epoch)
+
+    def say(self, entry: dict[str, float]) -> str:
+        """Tell an epoch in a line."""
+        robust = f", under PGD {entry['robust']:.1%}" if "robust" in entry else ""
+        return (
+            f"epoch {entry['epoch']}/{self.recipe.epochs}: loss {entry['loss']:.4f},"
+            f" test accuracy {entry['accuracy']:.2%}{robust},"
+            f" {entry['seconds']:.0f} s, {entry['cpu_seconds']:.0f} CPU s of steps"
+        )
 
     def export(self, name: str, *, half: bool = False, command: str = "") -> dict[str, Any]:
         """Write the weights (float16 if `half`), the log and the model card; returns the card.
@@ -233,3 +242,10 @@ class Run:
             checkpoint.replace(self.out / f"{name}.json", (json.dumps(card, indent=2) + "\n").encode())
             checkpoint.replace(self.out / f"{name}.md", markdown(card, self.recipe).encode())
         return card
+
+    def sum_up(self, card: dict[str, Any]) -> str:
+        """Tell what was exported in a line."""
+        return (
+            f"{card['weights']}: test accuracy {card['test_accuracy']:.2%},"
+            f" under {card['attack']} {card['robust_accuracy']:.2%}, sha256 {card['sha256']}"
+        )

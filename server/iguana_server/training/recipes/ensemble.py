@@ -10,7 +10,8 @@ from iguana_server.models import fashion_mnist as model
 from iguana_server.models.ensemble import Ensemble
 from iguana_server.training.batch import Batch
 from iguana_server.training.learner import Learner, normalise
-from iguana_server.training.recipe import Recipe, setting
+from iguana_server.training.recipe import Recipe
+from iguana_server.training.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from torch.nn import functional
 from iguana_server.training.batch import Batch
 from iguana_server.training.climb import climb
 from iguana_server.training.learner import Learner
-from iguana_server.training.recipe import Adversarial, setting
+from iguana_server.training.recipe import Adversarial
+from iguana_server.training.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from iguana_server.errors import InvalidArgument
 from iguana_server.models.base import Model
 from iguana_server.training.batch import Batch
 from iguana_server.training.climb import climb
-from iguana_server.training.recipe import Adversarial, setting
+from iguana_server.training.recipe import Adversarial
+from iguana_server.training.settings import setting
 
 PICTURES = 1000  # forged in one pass
 

@@ -10,7 +10,8 @@ from iguana_server.attacks.noise import normal
 from iguana_server.training.batch import Batch
 from iguana_server.training.climb import climb
 from iguana_server.training.learner import Learner
-from iguana_server.training.recipe import Pairs, setting
+from iguana_server.training.recipe import Pairs
+from iguana_server.training.settings import setting
 
 START = 0.001  # standard deviation of the start, which has no gradient at the picture itself
 
