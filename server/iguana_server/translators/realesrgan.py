@@ -43,9 +43,9 @@ VARIANTS = {
         overlap=compact.RADIUS,
         description="Super-resolution by 4, fast; made for drawn films, smooths fur and grain",
     ),
-    # A pixel of this one depends on all within 349, and in fact on more than a tile can afford to hold: what a tile
-    # makes of a photo differs from what the whole would by 0.002 to 0.01 on average (0.05 to 0.12 at the worst pixel)
-    # with this overlap, and by 0.0015 to 0.007 with nearly twice as much.
+    # A pixel of this one depends on all within 349, more than a tile can hold: what tiles make of a photo differs from
+    # what the whole would by 0.001 to 0.004 on average, 0.09 at the worst pixel (benchmarks/superres.py). Not seen by
+    # eye; with sides of 64 it was 0.009 and 0.17, and no faster.
     "superres-x4-plus": Variant(
         net=rrdb.RRDBNet,
         file="realesrgan-x4plus.bin",
