@@ -34,6 +34,11 @@ class Spec:
             faults.append(f"classes: want none, or 2 or more, got {len(self.classes)}")
         refuse(faults)
 
+    @property
+    def resize(self) -> int:
+        """Pixels: what a file's short side is brought to before the centre is cut out, where pictures come in."""
+        return max(self.shape[1:])
+
 
 class Generator(Network):
     """`net` maps codes [n, latent] (and labels [n] int64 where there are classes) to pixels in [-1, 1].
