@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 
 class _Absent(ModuleType):
     """A module whose names are all there, as empty classes: enough to import what would import it."""
 
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        vars(self)["__path__"] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -106,16 +106,10 @@ class GanEvaluation:
         try:
             figures, found = measure(made, real, judge.classes, splits=self.splits, seed=self.seed)
             # What a perfect generator would get: as many pictures of the real distribution, none of them `real`.
-            floor = (
-                train
-                and measure(
-                    _shuffled(train, self.seed).first(len(made)),
-                    real,
-                    judge.classes,
-                    splits=self.splits,
-                    seed=self.seed,
-                )[0]
-            )
+            floor = None
+            if train:
+                others = _shuffled(train, self.seed).first(len(made))
+                floor, _ = measure(others, real, judge.classes, splits=self.splits, seed=self.seed)
         except ValueError as error:
             raise InvalidArgument("--n", str(error)) from error
         manifest = Manifest(
@@ -139,7 +133,7 @@ class GanEvaluation:
         report: dict[str, Any] = {
             "manifest": manifest.to_json(),
             "made": figures.to_json(),
-            "real_training_pictures": floor and floor.to_json(),
+            "real_training_pictures": floor.to_json() if floor else None,
             "classifier_on_real_pictures": _accuracy(real, judge.classes),
             "extrapolation": {"sizes": found.sizes, "distances": found.distances},
         }
@@ -239,8 +233,9 @@ def _shuffled(seen: Seen, seed: int) -> Seen:
 
 def _accuracy(real: Seen, classes: tuple[str, ...]) -> float | None:
     labels = real.pictures.labels
-    known = labels is not None and classes
-    return (real.logits.argmax(1) == labels).float().mean().item() if known else None
+    if labels is None or not classes:
+        return None
+    return (real.logits.argmax(1) == labels).float().mean().item()
 
 
 def _table(made: Figures, floor: Figures | None) -> Table:
