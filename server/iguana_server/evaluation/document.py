@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import rich.table
+
 from iguana_server.evaluation.page import STYLE, inline
 
 REPORT, TEXT, PAGE = "report.json", "report.md", "index.html"
@@ -30,6 +32,16 @@ class Table:
 
 
 Part = str | Heading | Table | Path  # a string is a paragraph; a path, a PNG file in the document's folder
+
+
+def drawn(table: Table, title: str | None = None) -> rich.table.Table:
+    """A table for the terminal."""
+    made = rich.table.Table(title=title)
+    for i, column in enumerate(table.columns):
+        made.add_column(column, justify="right" if i else "left")
+    for row in table.rows:
+        made.add_row(*row)
+    return made
 
 
 @dataclass(frozen=True)

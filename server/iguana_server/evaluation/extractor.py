@@ -18,6 +18,7 @@ from iguana_server.metrics.inception import SIDE, Inception
 from iguana_server.models import catalog, packaged
 
 GREY = "fashion-mnist-cnn"  # the extractor of grey pictures of 28 x 28, where none is named
+SPACES = ("pixels", "features")  # in which neighbours are looked for
 ROWS = 100  # pictures of a pass
 
 
@@ -44,14 +45,13 @@ class Seen:
         """How many."""
         return len(self.pictures)
 
-    def first(self, n: int) -> Seen:
-        """The first n, or all where there are fewer."""
-        return Seen(self.pictures.first(n), self.logits[:n], self.features[:n])
+    def taken(self, rows: Tensor | slice) -> Seen:
+        """Some of them."""
+        return Seen(self.pictures.taken(rows), self.logits[rows], self.features[rows])
 
-    @property
-    def flat(self) -> Tensor:
-        """Pixels in [0, 1], [n, C H W]."""
-        return self.pictures.pixels.flatten(1).float() / 255
+    def space(self, name: str) -> Tensor:
+        """Points of one of SPACES, [n, d]: features, or pixels in [0, 1]."""
+        return self.features if name == "features" else self.pictures.pixels.flatten(1).float() / 255
 
 
 def find(name: str, shape: Shape) -> Extractor:

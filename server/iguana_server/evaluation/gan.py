@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table as Drawn
-from torch import Tensor
 
 from iguana_server import generators
 from iguana_server.errors import InvalidArgument
 from iguana_server.evaluation import curves, extractor, pictures, sheets
-from iguana_server.evaluation.document import Document, Heading, Part, Table
-from iguana_server.evaluation.extractor import Extractor, Seen, see
+from iguana_server.evaluation.document import Document, Heading, Part, Table, drawn
+from iguana_server.evaluation.extractor import SPACES, Extractor, Seen, see
 from iguana_server.evaluation.figures import Figures, measure, subset
 from iguana_server.evaluation.pictures import Pictures
 from iguana_server.evaluation.samples import draw
@@ -31,7 +29,6 @@ from iguana_server.synthesis import catalog
 LOOKED_UP = 1000  # pictures whose nearest training pictures are looked for
 SHOWN = 32  # pairs of the neighbours' sheet: the closest half first, then any
 GRID = 16  # rows and columns of the sheet of samples; columns are the classes where there are some
-SPACES = ("pixels", "features")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +80,7 @@ class GanEvaluation:
             found = pictures.read(self.images, "--images", split)
             if self.n > len(found):
                 raise InvalidArgument("--n", f"want at most the {len(found)} of {self.images}, got {self.n}")
-            found = found.first(self.n)
+            found = found.taken(slice(self.n))
             return found, found.title, found.digest
         generator = catalog.load(generators, self.model)
         assert isinstance(generator, Generator)  # noqa: S101 - all of that package are
@@ -108,7 +105,8 @@ class GanEvaluation:
             # What a perfect generator would get: as many pictures of the real distribution, none of them `real`.
             floor = None
             if train:
-                others = _shuffled(train, self.seed).first(len(made))
+                order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
+                others = train.taken(order[: len(made)])
                 floor, _ = measure(others, real, judge.classes, splits=self.splits, seed=self.seed)
         except ValueError as error:
             raise InvalidArgument("--n", str(error)) from error
@@ -147,17 +145,17 @@ class GanEvaluation:
             report["neighbours"] = self._look_up(made, real, train, plots)
         table = _table(figures, floor)
         self._document(report, table, plots).write(self.out)
-        console.print(_drawn(f"{made_by} beside {real.pictures.title}", table))
+        console.print(drawn(table, title=f"{made_by} beside {real.pictures.title}"))
         return report
 
     def _look_up(self, made: Seen, real: Seen, train: Seen, plots: list[Path]) -> dict[str, Any]:
         """Distances of made, and of real unseen, pictures to the nearest training picture; the sheet of pairs."""
         found: dict[str, Any] = {"pictures": LOOKED_UP}
         panels = {}
-        few = made.first(LOOKED_UP), real.first(LOOKED_UP)
+        few = made.taken(slice(LOOKED_UP)), real.taken(slice(LOOKED_UP))
         for space in SPACES:
-            base = _space(train, space)
-            (near, rows), (unseen, _) = (nearest(_space(side, space), base) for side in few)
+            base = train.space(space)
+            (near, rows), (unseen, _) = (nearest(side.space(space), base) for side in few)
             sets = {"made": near[:, 0], "real, not trained on": unseen[:, 0]}
             panels[space] = sets
             found[space] = {
@@ -220,17 +218,6 @@ class GanEvaluation:
         return Document(f"Made pictures: {manifest['made']}", parts, report)
 
 
-def _space(seen: Seen, space: str) -> Tensor:
-    return seen.flat if space == "pixels" else seen.features
-
-
-def _shuffled(seen: Seen, seed: int) -> Seen:
-    order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
-    labels = seen.pictures.labels
-    of = Pictures(seen.pictures.title, seen.pictures.pixels[order], None if labels is None else labels[order])
-    return Seen(of, seen.logits[order], seen.features[order])
-
-
 def _accuracy(real: Seen, classes: tuple[str, ...]) -> float | None:
     labels = real.pictures.labels
     if labels is None or not classes:
@@ -270,12 +257,3 @@ def _neighbours(found: Mapping[str, Any]) -> Table:
     ]
     columns = ("", "made, median", "real, median", "made, least", "real, least", "% made below real's 1 %")
     return Table(columns, rows)
-
-
-def _drawn(title: str, table: Table) -> Drawn:
-    drawn = Drawn(title=title)
-    for i, column in enumerate(table.columns):
-        drawn.add_column(column, justify="right" if i else "left")
-    for row in table.rows:
-        drawn.add_row(*row)
-    return drawn

@@ -53,9 +53,9 @@ class Pictures:
             whole.update(self.labels.numpy().tobytes())
         return whole.hexdigest()
 
-    def first(self, n: int) -> Pictures:
-        """The first n, or all where there are fewer."""
-        return Pictures(self.title, self.pixels[:n], None if self.labels is None else self.labels[:n])
+    def taken(self, rows: Tensor | slice) -> Pictures:
+        """Some of them."""
+        return Pictures(self.title, self.pixels[rows], None if self.labels is None else self.labels[rows])
 
 
 def read(path: Path, flag: str, split: Split, shape: Shape | None = None) -> Pictures:
