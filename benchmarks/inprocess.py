@@ -51,6 +51,7 @@ async def answer(name: str) -> None:  # noqa: PLR0915 - the imports
     from iguana_server.engine.loop import Engine  # noqa: PLC0415
     from iguana_server.models import catalog  # noqa: PLC0415
     from iguana_server.rpc.codec import Codec  # noqa: PLC0415
+    from iguana_server.rpc.intake import Intake  # noqa: PLC0415
     from iguana_server.rpc.origin import Origin  # noqa: PLC0415
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -73,7 +74,7 @@ async def answer(name: str) -> None:  # noqa: PLR0915 - the imports
     with contextlib.ExitStack() as stack:
         decoders = stack.enter_context(ThreadPoolExecutor(2))
         engine = Engine({name: model})
-        codec = Codec(engine.models, app.limits(Config()), decoders=decoders)
+        codec = Codec(engine.models, Intake(app.limits(Config()), decoders))
 
         async def attack(file: str) -> Callable[[], Awaitable[object]]:
             request = attack_pb2.AttackRequest.FromString(read(file))

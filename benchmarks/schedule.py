@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.workload import Request, job
-from iguana_server.engine import Engine, Forged, Looked
+from iguana_server.engine import Engine
+from iguana_server.engine.answer import Answer
 from iguana_server.models.base import Model
 
 
@@ -22,7 +23,7 @@ class Served:
     """A request, its answers in the order of its images, and when, in s after the start, they were there."""
 
     request: Request
-    answers: list[Looked | Forged]
+    answers: list[Answer]
     end: float
 
     @property
@@ -39,9 +40,7 @@ class Server:
     model: Model
     strict: bool
 
-    async def run(
-        self, requests: Sequence[Request], caller: str = "benchmark"
-    ) -> list[list[Looked | Forged]]:
+    async def run(self, requests: Sequence[Request], caller: str = "benchmark") -> list[list[Answer]]:
         """Run requests that are alike as one job; returns each one's answers."""
         answers = await self.engine.run(job(requests, self.model, caller, strict=self.strict))
         split, start = [], 0

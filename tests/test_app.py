@@ -114,7 +114,7 @@ def _config(manifest: Path, **flags: object) -> Config:
 
 async def test_app_serves_what_the_configuration_names(manifest: Path) -> None:
     async with App(_config(manifest)) as app:
-        assert list(app.models) == ["tiny"]
+        assert list(app.served.models) == ["tiny"]
         assert gc.get_freeze_count() > 0
         async with grpc.aio.insecure_channel(f"127.0.0.1:{app.port}") as channel:
             health = health_pb2_grpc.HealthStub(channel)

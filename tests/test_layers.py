@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "translators": {"synthesis", "models"},
     "metrics": set(),
     "detectors": {"models"},
-    "engine": {"attacks", "detectors", "generators", "models", "synthesis"},
+    "engine": {"attacks", "detectors", "generators", "models", "ops", "synthesis"},
     "training": {"models", "detectors", "attacks", "engine", "generators", "translators", "metrics"},
     "evaluation": {
         "app",

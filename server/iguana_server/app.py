@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import gc
 import logging
 import signal
@@ -10,20 +11,28 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Self
 
 import grpc.aio
 import torch
 
-from iguana.v1 import attack_pb2_grpc, classify_pb2_grpc, detect_pb2_grpc, model_pb2_grpc
-from iguana_server import process
+from iguana.v1 import (
+    attack_pb2_grpc,
+    classify_pb2_grpc,
+    detect_pb2_grpc,
+    generate_pb2_grpc,
+    model_pb2_grpc,
+    translate_pb2_grpc,
+)
+from iguana_server import generators, process, translators
 from iguana_server.config import Config
 from iguana_server.detectors import calibration
 from iguana_server.detectors.net import SafetyNet, built_in, load_net
 from iguana_server.engine.loop import Engine
-from iguana_server.errors import InvalidArgument, ModelRefused
+from iguana_server.errors import InvalidArgument, ModelRefused, NotFound
+from iguana_server.generators.base import Generator
 from iguana_server.models import catalog
 from iguana_server.models.base import Model
 from iguana_server.models.manifest import load_manifest
@@ -32,9 +41,17 @@ from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.classify import ClassifyServicer
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.detect import DetectServicer
+from iguana_server.rpc.generate import GenerateServicer
+from iguana_server.rpc.generation import Generation
+from iguana_server.rpc.intake import Intake
 from iguana_server.rpc.models import ModelServicer
 from iguana_server.rpc.server import Server, methods
+from iguana_server.rpc.translate import TranslateServicer
+from iguana_server.rpc.translation import Translation
+from iguana_server.synthesis import catalog as synthesis
+from iguana_server.synthesis.base import Network
 from iguana_server.telemetry import Telemetry
+from iguana_server.translators.base import Translator
 
 WARM_UP_PASSES = 2  # of each kind: the first allocates, the second shows that it sufficed
 WATCH_S = 0.5  # between two looks at the engine's beat
@@ -94,15 +111,18 @@ class App:
         )
         self._loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, "loader") as loader:  # its end is the end of its team; see process.py
-            self.models = await self._loop.run_in_executor(loader, load_models, config, self.telemetry)
-            for model in self.models.values():
+            self.served = served = await self._loop.run_in_executor(
+                loader, load_models, config, self.telemetry
+            )
+            for model in served.models.values():
                 await self._loop.run_in_executor(loader, warm_up, model)
-        nets = load_nets(config, self.models)
+        nets = load_nets(config, served.models)
         process.give_back()
         decoders = ThreadPoolExecutor(config.threads.decode, "decoder")
         stack.callback(decoders.shutdown, wait=False, cancel_futures=True)
         self.engine = Engine(
-            self.models,
+            served.models,
+            served.networks(),
             max_cost=config.limits.max_waiting_cost,
             max_rows=config.engine.max_rows,
             meter=self.telemetry,
@@ -114,7 +134,9 @@ class App:
         gc.collect()
         gc.freeze()  # a full collection over torch's objects takes 80 ms with the GIL held
         stack.callback(gc.unfreeze)
-        self.server = Server(config, self.telemetry, servicers(config, self.engine, decoders, nets))
+        self.server = Server(
+            config, self.telemetry, servicers(limits(config), self.engine, served, decoders, nets)
+        )
         await self.server.start()
         stack.push_async_callback(self.server.stop, lambda: asyncio.to_thread(self.engine.stop, 0))
         watch = asyncio.create_task(watch_engine(self.engine, self.server, config.engine.hang_s))
@@ -126,7 +148,7 @@ class App:
                 "address": f"{server.host}:{self.port}",
                 "port": self.port,
                 "metrics_port": self.metrics_port,
-                "models": list(self.models),
+                "models": [*served.models, *served.generators, *served.translators],
                 "device": config.models.device,
                 "start_s": round(time.perf_counter() - self._began, 3),
             },
@@ -141,16 +163,49 @@ class App:
         self._loop.call_soon_threadsafe(self.failed.set)
 
 
+@dataclass
+class Served:
+    """What is loaded, by name; no two have the same."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    generators: dict[str, Generator] = field(default_factory=dict)
+    translators: dict[str, Translator] = field(default_factory=dict)
+
+    def add(self, loaded: Model | Network) -> None:
+        """Take one more. Raises ModelRefused where its name is taken."""
+        name = loaded.spec.name if isinstance(loaded, Model) else loaded.name
+        if name in [*self.models, *self.generators, *self.translators]:
+            raise ModelRefused(f"{name}: want a name of its own, got one that another model has")
+        if isinstance(loaded, Model):
+            self.models[name] = loaded
+        elif isinstance(loaded, Generator):
+            self.generators[name] = loaded
+        else:
+            assert isinstance(loaded, Translator)  # noqa: S101 - there is nothing else
+            self.translators[name] = loaded
+
+    def networks(self) -> list[Network]:
+        """Return the generators, their critics and the translators."""
+        critics = (one.critic for one in self.generators.values() if one.critic is not None)
+        return [*self.generators.values(), *critics, *self.translators.values()]
+
+
 def servicers(
-    config: Config, engine: Engine, decoders: Executor, nets: Mapping[str, SafetyNet]
+    limits: Limits, engine: Engine, served: Served, decoders: Executor, nets: Mapping[str, SafetyNet]
 ) -> Iterable[Callable[[grpc.aio.Server], None]]:
     """Return the generated functions that register the contract's servicers, each bound to its servicer."""
-    codec = Codec(engine.models, limits(config), decoders=decoders, nets=nets)
+    intake = Intake(limits, decoders)
+    codec = Codec(engine.models, intake, nets=nets)
+    generate = GenerateServicer(engine, Generation(served.generators, intake))
+    translate = TranslateServicer(engine, Translation(served.translators, intake))
+    models = ModelServicer(engine, codec, served.generators, served.translators)
     return (
         partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
         partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
         partial(detect_pb2_grpc.add_DetectServiceServicer_to_server, DetectServicer(engine, codec)),
-        partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
+        partial(generate_pb2_grpc.add_GenerateServiceServicer_to_server, generate),
+        partial(model_pb2_grpc.add_ModelServiceServicer_to_server, models),
+        partial(translate_pb2_grpc.add_TranslateServiceServicer_to_server, translate),
     )
 
 
@@ -163,28 +218,42 @@ def limits(config: Config) -> Limits:
     )
 
 
-def load_models(config: Config, telemetry: Telemetry) -> Mapping[str, Model]:
+def load_models(config: Config, telemetry: Telemetry) -> Served:
     """Load and probe every model that the configuration names; all or none.
 
     Raises NotFound, ModelRefused, InvalidArgument for a device that is not there.
     """
     device = find_device(config.models.device)
-    loaders: list[Callable[[], Model]] = [
-        *((lambda name=name: catalog.load(name, device)) for name in config.models.load),
+    loaders: list[Callable[[], Model | Network]] = [
+        *((lambda name=name: load_built_in(name, device)) for name in config.models.load),
         *((lambda path=path: load_manifest(path, device)) for path in config.models.manifests),
     ]
-    models: dict[str, Model] = {}
+    served = Served()
     for load in loaders:
         began = time.perf_counter()
         model = load()
         seconds = time.perf_counter() - began
-        name = model.spec.name
-        if name in models:
-            raise ModelRefused(f"{name}: want a name of its own, got one that another model has")
-        models[name] = model
+        name, licence = (model.spec.name, model.spec.licence)  # type: ignore[union-attr]  # every network has one
+        served.add(model)
         telemetry.model_loaded(name, model.sha256, config.models.device, seconds)
-        _log.info("model loaded", extra={"model": name, "sha256": model.sha256, "seconds": round(seconds, 3)})
-    return models
+        about = {"model": name, "sha256": model.sha256, "licence": licence, "seconds": round(seconds, 3)}
+        _log.info("model loaded", extra=about)
+    return served
+
+
+def load_built_in(name: str, device: torch.device) -> Model | Network:
+    """Load and probe a built-in classifier, generator or translator. Raises NotFound, ModelRefused."""
+    known: dict[str, Callable[[], Model | Network]] = {
+        **{one: partial(catalog.load, one, device) for one in catalog.available()},
+        **{
+            one: partial(synthesis.load, package, one, device)
+            for package in (generators, translators)
+            for one in synthesis.available(package)
+        },
+    }
+    if name not in known:
+        raise NotFound("model", name, difflib.get_close_matches(name, known))
+    return known[name]()
 
 
 def load_nets(config: Config, models: Mapping[str, Model]) -> Mapping[str, SafetyNet]:

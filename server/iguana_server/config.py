@@ -131,6 +131,12 @@ class Limits(Group):
     max_image_memory: Quantity = Field(
         default=2**31, description="bytes that the images of all requests in hand may take, 4 a number"
     )
+    max_whole_pixels: int = Field(
+        default=1_048_576,
+        ge=1,
+        le=178_000_000,
+        description="pixels of a picture for a translator without tiles: a pass of it holds up all others",
+    )
     max_stream_items: int = Field(
         default=64, ge=1, le=65536, description="items in flight on one bidirectional stream"
     )

@@ -46,6 +46,21 @@ def test_padding_goes_into_a_dense_convolution_only_where_both_sides_are_equal(
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("groups", "left"), [(1, 1), (2, 2)])
+def test_batch_norm_goes_into_a_transposed_convolution_without_groups(groups: int, left: int) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6)
+    for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        assert values is not None
+        values.uniform_(0.5, 2)
+    net = nn.Sequential(nn.ConvTranspose2d(4, 6, 4, 2, 1, groups=groups, bias=False), norm).eval()
+    x = torch.randn(2, 4, 5, 7)
+    want, folded = both(net, x), fold(net)
+    assert len(list(folded.children())) == left
+    for a, b in zip(both(folded, x), want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "conv",
     [

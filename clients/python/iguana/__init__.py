@@ -1,4 +1,4 @@
-"""Iguana's client: classify pictures and forge them, over gRPC.
+"""Iguana's client: classify, forge, detect, generate and translate pictures, over gRPC.
 
     from iguana import Client
 
@@ -22,8 +22,29 @@ from iguana.errors import (
     UnknownParameter,
 )
 from iguana.evade import Evade
+from iguana.generate import (
+    Generated,
+    GenerateOptions,
+    Generations,
+    Inversion,
+    Inversions,
+    InvertItem,
+    Realness,
+    Scores,
+)
 from iguana.image import ImageLike, ImagesLike, Picture
-from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
+from iguana.listing import (
+    Attack,
+    Calibration,
+    Detector,
+    Generator,
+    Input,
+    Limits,
+    Model,
+    Models,
+    Parameter,
+    Translator,
+)
 from iguana.remote import Transcript
 from iguana.request import AttackItem, AttackOptions, ClassifyItem, DetectItem
 from iguana.result import (
@@ -48,6 +69,7 @@ from iguana.result import (
     Transfer,
     Verdict,
 )
+from iguana.translate import Piece, Translated, TranslateItem, Translations
 from iguana.watch import AsyncWatch, Watch
 
 __all__ = [
@@ -75,12 +97,19 @@ __all__ = [
     "Ended",
     "Evade",
     "Evasion",
+    "GenerateOptions",
+    "Generated",
+    "Generations",
+    "Generator",
     "IguanaError",
     "ImageLike",
     "ImagesLike",
     "Input",
     "InternalError",
     "InvalidArgument",
+    "Inversion",
+    "Inversions",
+    "InvertItem",
     "Limits",
     "Manifest",
     "Mark",
@@ -92,11 +121,18 @@ __all__ = [
     "Overloaded",
     "Parameter",
     "Picture",
+    "Piece",
     "Progress",
+    "Realness",
     "Refusal",
+    "Scores",
     "Summary",
     "Transcript",
     "Transfer",
+    "TranslateItem",
+    "Translated",
+    "Translations",
+    "Translator",
     "Unavailable",
     "UnknownParameter",
     "Verdict",

@@ -19,6 +19,22 @@ from iguana import response, retry
 from iguana.aio_pipeline import AsyncPipeline
 from iguana.channel import DEFAULT_TARGET, MAX_RECEIVE_BYTES, MAX_SEND_BYTES, Endpoint, check_size
 from iguana.errors import DeadlineExceeded, IguanaError, NotFound, from_rpc_error
+from iguana.generate import (
+    DEFAULT_GENERATOR,
+    Generated,
+    GenerateOptions,
+    Generations,
+    Inversions,
+    InvertItem,
+    Scores,
+    generate_request,
+    generated,
+    generations,
+    inversions,
+    invert_request,
+    score_request,
+    scores,
+)
 from iguana.image import ImagesLike
 from iguana.listing import Attack, Models
 from iguana.pipeline import STREAM_S, Answered, InFlight, Request
@@ -38,6 +54,7 @@ from iguana.request import (
     AttackItem,
     AttackOptions,
     ClassifyItem,
+    ClassLike,
     DetectItem,
     attack_request,
     check_time_limit,
@@ -45,6 +62,16 @@ from iguana.request import (
     detect_request,
 )
 from iguana.result import AttackAnswer, AttackResult, Classifications, Detections, Progress
+from iguana.translate import (
+    Canvas,
+    Piece,
+    Styles,
+    TranslateItem,
+    Translations,
+    piece,
+    translate_request,
+    translations,
+)
 from iguana.v1 import (
     attack_pb2,
     attack_pb2_grpc,
@@ -52,8 +79,12 @@ from iguana.v1 import (
     classify_pb2_grpc,
     detect_pb2,
     detect_pb2_grpc,
+    generate_pb2,
+    generate_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    translate_pb2,
+    translate_pb2_grpc,
 )
 from iguana.watch import AsyncWatch
 
@@ -91,6 +122,8 @@ class AsyncClient:
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._attack = attack_pb2_grpc.AttackServiceStub(self._channel)
         self._detect = detect_pb2_grpc.DetectServiceStub(self._channel)
+        self._generate = generate_pb2_grpc.GenerateServiceStub(self._channel)
+        self._translate = translate_pb2_grpc.TranslateServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -184,7 +217,70 @@ class AsyncClient:
             request=attack_request(images, method, **options), every_steps=every_steps
         )
         check_time_limit(request.request, timeout_s or self._endpoint.timeout_s)
-        return AsyncWatch(self._events(request, timeout_s))
+        return AsyncWatch(self._events(self._attack.WatchAttack, request, timeout_s))
+
+    async def generate(
+        self, *, timeout_s: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generations:
+        """See `iguana.Client.generate`."""
+        request = generate_request(**options)
+        return generations(await self._unary(self._generate.Generate, request, timeout_s))
+
+    async def watch_generate(
+        self, *, timeout_s: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> AsyncGenerator[Generated]:
+        """See `iguana.Client.watch_generate`."""
+        request = generate_pb2.WatchGenerateRequest(request=generate_request(**options))
+        async with aclosing(self._events(self._generate.WatchGenerate, request, timeout_s)) as messages:
+            async for message in messages:
+                if message.HasField("picture"):
+                    yield generated(message.picture)
+
+    async def invert(self, *, timeout_s: float | None = None, **item: Unpack[InvertItem]) -> Inversions:
+        """See `iguana.Client.invert`."""
+        request = invert_request(**item)
+        return inversions(await self._unary(self._generate.Invert, request, timeout_s))
+
+    async def score(
+        self,
+        images: ImagesLike,
+        *,
+        model: str = DEFAULT_GENERATOR,
+        labels: ClassLike | Sequence[ClassLike] | None = None,
+        strict: bool = True,
+        timeout_s: float | None = None,
+    ) -> Scores:
+        """See `iguana.Client.score`."""
+        request = score_request(images, model=model, labels=labels, strict=strict)
+        return scores(await self._unary(self._generate.Score, request, timeout_s))
+
+    async def translate(
+        self,
+        images: ImagesLike,
+        *,
+        model: str,
+        styles: Styles = (),
+        encoding: str = "png",
+        strict: bool = True,
+        on_piece: Callable[[Piece], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> Translations:
+        """See `iguana.Client.translate`."""
+        if on_piece is None:
+            request = translate_request(images, model=model, styles=styles, encoding=encoding, strict=strict)
+            return translations(await self._unary(self._translate.Translate, request, timeout_s))
+        request = translate_request(images, model=model, styles=styles, encoding="tensor", strict=strict)
+        canvas, summary = Canvas(), None
+        watch = translate_pb2.WatchTranslateRequest(request=request)
+        async with aclosing(self._events(self._translate.WatchTranslate, watch, timeout_s)) as messages:
+            async for message in messages:
+                if message.HasField("piece"):
+                    one = piece(message.piece)
+                    canvas.put(one)
+                    on_piece(one)
+                else:
+                    summary = message.summary
+        return canvas.translations(summary)
 
     async def stream_classify(
         self,
@@ -230,6 +326,36 @@ class AsyncClient:
         async with aclosing(self._pipeline(self._attack.StreamAttack, requests, in_flight)) as answers:
             async for i, answer in answers:
                 yield i, answer if isinstance(answer, IguanaError) else response.attack_answer(answer)
+
+    async def stream_generate(
+        self,
+        items: Iterable[tuple[str, GenerateOptions]] | AsyncIterable[tuple[str, GenerateOptions]],
+        *,
+        in_flight: int = 16,
+    ) -> AsyncGenerator[tuple[str, Generations | IguanaError]]:
+        """See `iguana.Client.stream_generate`. `items` may be asynchronous; it is read in a task."""
+        requests = (
+            generate_pb2.StreamGenerateRequest(id=i, request=generate_request(**item))
+            async for i, item in _each(items)
+        )
+        async with aclosing(self._pipeline(self._generate.StreamGenerate, requests, in_flight)) as answers:
+            async for i, answer in answers:
+                yield i, answer if isinstance(answer, IguanaError) else generations(answer)
+
+    async def stream_translate(
+        self,
+        items: Iterable[tuple[str, TranslateItem]] | AsyncIterable[tuple[str, TranslateItem]],
+        *,
+        in_flight: int = 16,
+    ) -> AsyncGenerator[tuple[str, Translations | IguanaError]]:
+        """See `iguana.Client.stream_translate`. `items` may be asynchronous; it is read in a task."""
+        requests = (
+            translate_pb2.StreamTranslateRequest(id=i, request=translate_request(**item))
+            async for i, item in _each(items)
+        )
+        async with aclosing(self._pipeline(self._translate.StreamTranslate, requests, in_flight)) as answers:
+            async for i, answer in answers:
+                yield i, answer if isinstance(answer, IguanaError) else translations(answer)
 
     async def attack_remote(
         self,
@@ -336,16 +462,17 @@ class AsyncClient:
             await self._pause(refusal, deadline)
 
     async def _events(
-        self, request: attack_pb2.WatchAttackRequest, timeout_s: float | None
-    ) -> AsyncGenerator[attack_pb2.WatchAttackResponse]:
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Any, AnswerT],
+        request: Message,
+        timeout_s: float | None,
+    ) -> AsyncGenerator[AnswerT]:
         check_size(request, self._endpoint.max_send_bytes)
         deadline = self._endpoint.deadline(timeout_s)
         begun = False
         while True:
             async with self._stream(deadline):
-                call = self._attack.WatchAttack(
-                    request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata
-                )
+                call = method(request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata)
                 try:
                     async for message in call:
                         begun = True

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -19,6 +19,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from iguana import response, retry
 from iguana.channel import DEFAULT_TARGET, MAX_RECEIVE_BYTES, MAX_SEND_BYTES, Endpoint, check_size
 from iguana.errors import Cancelled, DeadlineExceeded, IguanaError, NotFound, from_rpc_error
+from iguana.generate import (
+    DEFAULT_GENERATOR,
+    Generated,
+    GenerateOptions,
+    Generations,
+    Inversions,
+    InvertItem,
+    Scores,
+    generate_request,
+    generated,
+    generations,
+    inversions,
+    invert_request,
+    score_request,
+    scores,
+)
 from iguana.image import ImagesLike
 from iguana.listing import Attack, Models
 from iguana.pipeline import STREAM_S, Answered, InFlight, Pipeline, Request
@@ -28,6 +44,7 @@ from iguana.request import (
     AttackItem,
     AttackOptions,
     ClassifyItem,
+    ClassLike,
     DetectItem,
     attack_request,
     check_time_limit,
@@ -35,6 +52,16 @@ from iguana.request import (
     detect_request,
 )
 from iguana.result import AttackAnswer, AttackResult, Classifications, Detections, Progress
+from iguana.translate import (
+    Canvas,
+    Piece,
+    Styles,
+    TranslateItem,
+    Translations,
+    piece,
+    translate_request,
+    translations,
+)
 from iguana.v1 import (
     attack_pb2,
     attack_pb2_grpc,
@@ -42,8 +69,12 @@ from iguana.v1 import (
     classify_pb2_grpc,
     detect_pb2,
     detect_pb2_grpc,
+    generate_pb2,
+    generate_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    translate_pb2,
+    translate_pb2_grpc,
 )
 from iguana.watch import Watch
 
@@ -94,6 +125,8 @@ class Client:
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._attack = attack_pb2_grpc.AttackServiceStub(self._channel)
         self._detect = detect_pb2_grpc.DetectServiceStub(self._channel)
+        self._generate = generate_pb2_grpc.GenerateServiceStub(self._channel)
+        self._translate = translate_pb2_grpc.TranslateServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -215,7 +248,88 @@ class Client:
             request=attack_request(images, method, **options), every_steps=every_steps
         )
         check_time_limit(request.request, timeout_s or self._endpoint.timeout_s)
-        return Watch(self._events(request, timeout_s))
+        return Watch(self._events(self._attack.WatchAttack, request, timeout_s))
+
+    def generate(self, *, timeout_s: float | None = None, **options: Unpack[GenerateOptions]) -> Generations:
+        """Make pictures of seeds, codes or expressions: a list, in order, with the `manifest`.
+
+            client.generate(model="faces", seeds=range(64))
+            client.generate(model="faces", codes={"man": 3, "woman": 7}, expressions="slerp(man, woman, 16)")
+
+        `options` are those of `iguana.GenerateOptions`.
+        """
+        request = generate_request(**options)
+        return generations(self._unary(self._generate.Generate, request, timeout_s))
+
+    def watch_generate(
+        self, *, timeout_s: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generator[Generated]:
+        """As `generate`, but iterates over the pictures as they come, in any order.
+
+        It is not sent again once it has begun to answer.
+        """
+        request = generate_pb2.WatchGenerateRequest(request=generate_request(**options))
+        with closing(self._events(self._generate.WatchGenerate, request, timeout_s)) as messages:
+            for message in messages:
+                if message.HasField("picture"):
+                    yield generated(message.picture)
+
+    def invert(self, *, timeout_s: float | None = None, **item: Unpack[InvertItem]) -> Inversions:
+        """Look for the codes whose pictures come nearest to the images; see `iguana.InvertItem`."""
+        request = invert_request(**item)
+        return inversions(self._unary(self._generate.Invert, request, timeout_s))
+
+    def score(
+        self,
+        images: ImagesLike,
+        *,
+        model: str = DEFAULT_GENERATOR,
+        labels: ClassLike | Sequence[ClassLike] | None = None,
+        strict: bool = True,
+        timeout_s: float | None = None,
+    ) -> Scores:
+        """How real each image looks to the discriminator of a generator: a list, in order, with the `manifest`."""
+        request = score_request(images, model=model, labels=labels, strict=strict)
+        return scores(self._unary(self._generate.Score, request, timeout_s))
+
+    def translate(
+        self,
+        images: ImagesLike,
+        *,
+        model: str,
+        styles: Styles = (),
+        encoding: str = "png",
+        strict: bool = True,
+        on_piece: Callable[[Piece], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> Translations:
+        """Turn each image into another: a list, in order, with the `manifest`.
+
+        Args:
+            images: one picture, a list of them, or pixels [n, H, W, C]; of any size that the translator takes.
+            model: a translator's name from `models().translators`.
+            styles: of a translator that has some: a name, several in equal parts, or weights by name.
+            encoding: delivered as "png" or "tensor".
+            strict: as in `classify`.
+            on_piece: called with each piece as it comes; the answer comes in pieces, and may be of any size. It is
+                not sent again once it has begun to answer, and delivers pixels.
+            timeout_s: the time-out of this call, in seconds.
+        """
+        if on_piece is None:
+            request = translate_request(images, model=model, styles=styles, encoding=encoding, strict=strict)
+            return translations(self._unary(self._translate.Translate, request, timeout_s))
+        request = translate_request(images, model=model, styles=styles, encoding="tensor", strict=strict)
+        canvas, summary = Canvas(), None
+        watch = translate_pb2.WatchTranslateRequest(request=request)
+        with closing(self._events(self._translate.WatchTranslate, watch, timeout_s)) as messages:
+            for message in messages:
+                if message.HasField("piece"):
+                    one = piece(message.piece)
+                    canvas.put(one)
+                    on_piece(one)
+                else:
+                    summary = message.summary
+        return canvas.translations(summary)
 
     def stream_classify(
         self, items: Iterable[tuple[str, ClassifyItem]], *, in_flight: int = 16
@@ -251,6 +365,32 @@ class Client:
         requests = (attack_pb2.StreamAttackRequest(id=i, request=attack_request(**item)) for i, item in items)
         for i, answer in self._pipeline(self._attack.StreamAttack, requests, in_flight):
             yield i, answer if isinstance(answer, IguanaError) else response.attack_answer(answer)
+
+    def stream_generate(
+        self, items: Iterable[tuple[str, GenerateOptions]], *, in_flight: int = 16
+    ) -> Iterator[tuple[str, Generations | IguanaError]]:
+        """Generate without end: (id, arguments of `generate`) in, (id, answer or error) out in any order.
+
+        At most `in_flight` items are under way; `items` is read in a thread. See `iguana.pipeline` on errors.
+        """
+        requests = (
+            generate_pb2.StreamGenerateRequest(id=i, request=generate_request(**item)) for i, item in items
+        )
+        for i, answer in self._pipeline(self._generate.StreamGenerate, requests, in_flight):
+            yield i, answer if isinstance(answer, IguanaError) else generations(answer)
+
+    def stream_translate(
+        self, items: Iterable[tuple[str, TranslateItem]], *, in_flight: int = 16
+    ) -> Iterator[tuple[str, Translations | IguanaError]]:
+        """Translate without end: (id, arguments of `translate`) in, (id, answer or error) out in any order.
+
+        At most `in_flight` items are under way; `items` is read in a thread. See `iguana.pipeline` on errors.
+        """
+        requests = (
+            translate_pb2.StreamTranslateRequest(id=i, request=translate_request(**item)) for i, item in items
+        )
+        for i, answer in self._pipeline(self._translate.StreamTranslate, requests, in_flight):
+            yield i, answer if isinstance(answer, IguanaError) else translations(answer)
 
     def attack_remote(
         self,
@@ -366,16 +506,14 @@ class Client:
             self._pause(refusal, deadline)
 
     def _events(
-        self, request: attack_pb2.WatchAttackRequest, timeout_s: float | None
-    ) -> Generator[attack_pb2.WatchAttackResponse]:
+        self, method: grpc.UnaryStreamMultiCallable[Any, AnswerT], request: Message, timeout_s: float | None
+    ) -> Generator[AnswerT]:
         check_size(request, self._endpoint.max_send_bytes)
         deadline = self._endpoint.deadline(timeout_s)
         begun = False
         while True:
             with self._stream(deadline):
-                call = self._attack.WatchAttack(
-                    request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata
-                )
+                call = method(request, timeout=deadline.remaining_s(), metadata=self._endpoint.metadata)
                 try:
                     for message in call:
                         begun = True

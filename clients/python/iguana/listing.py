@@ -77,14 +77,66 @@ class Limits:
     default_deadline_s: float
     max_deadline_s: float
     max_image_memory: int
+    max_whole_pixels: int
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A loaded generator: pictures height x width of codes of `latent` numbers."""
+
+    name: str
+    description: str
+    latent: int
+    classes: tuple[str, ...] = field(repr=False)
+    height: int
+    width: int
+    channels: int
+    scores: bool
+    """Whether it has a discriminator: `Client.score`."""
+    sha256: str
+    licence: str
+    source: str
+    device: str
+    bucket: int
+    max_batch: int
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A loaded translator: pictures of pictures, `scale` times as high and wide."""
+
+    name: str
+    description: str
+    channels: int
+    output_channels: int
+    scale: int
+    multiple: int
+    tile: int
+    """Side of the squares that larger pictures are cut into; 0 where pictures stay whole."""
+    overlap: int
+    styles: tuple[str, ...] = field(repr=False)
+    sha256: str
+    licence: str
+    source: str
+    device: str
+    bucket: int
+    max_batch: int
+    min_side: int
 
 
 class Models(list[Model]):
-    """A list of the loaded models, by name, with the server's `limits`."""
+    """A list of the loaded classifiers, by name, with `generators`, `translators` and the server's `limits`."""
 
-    def __init__(self, models: list[Model], limits: Limits) -> None:
+    def __init__(
+        self,
+        models: list[Model],
+        limits: Limits,
+        generators: list[Generator] | None = None,
+        translators: list[Translator] | None = None,
+    ) -> None:
         super().__init__(models)
         self.limits = limits
+        self.generators, self.translators = generators or [], translators or []
 
 
 @dataclass(frozen=True)

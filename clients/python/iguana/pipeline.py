@@ -22,13 +22,21 @@ import grpc
 from iguana import retry
 from iguana.channel import check_size
 from iguana.errors import IguanaError, Unavailable, from_failure, from_rpc_error, invalid
-from iguana.v1 import attack_pb2, classify_pb2, detect_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, generate_pb2, translate_pb2
 
 Request: TypeAlias = (
-    attack_pb2.StreamAttackRequest | classify_pb2.StreamClassifyRequest | detect_pb2.StreamDetectRequest
+    attack_pb2.StreamAttackRequest
+    | classify_pb2.StreamClassifyRequest
+    | detect_pb2.StreamDetectRequest
+    | generate_pb2.StreamGenerateRequest
+    | translate_pb2.StreamTranslateRequest
 )
 Response: TypeAlias = (
-    attack_pb2.StreamAttackResponse | classify_pb2.StreamClassifyResponse | detect_pb2.StreamDetectResponse
+    attack_pb2.StreamAttackResponse
+    | classify_pb2.StreamClassifyResponse
+    | detect_pb2.StreamDetectResponse
+    | generate_pb2.StreamGenerateResponse
+    | translate_pb2.StreamTranslateResponse
 )
 STREAM_S = 3600.0
 """The time-out of a stream: the longest that a server lets a call last, unless it is told otherwise."""

@@ -167,7 +167,7 @@ def classify_request(
         images=to_images("images", images),
         top_k=parameter.uint("top_k", top_k),
         logits=logits,
-        determinism=_determinism(strict),
+        determinism=determinism(strict),
         guard=_guard("guard", names, false_positive_rate) if guard else None,
     )
 
@@ -187,7 +187,7 @@ def detect_request(
         images=to_images("images", images),
         guard=_guard("detectors", detectors, false_positive_rate),
         top_k=parameter.uint("top_k", top_k),
-        determinism=_determinism(strict),
+        determinism=determinism(strict),
     )
 
 
@@ -240,7 +240,7 @@ def _attack_request(
         stop_margin=stop_margin,
         keep=attack_pb2.Keep.ValueType(choice.number("keep", keep, attack_pb2.Keep.DESCRIPTOR)),
         output_grid=attack_pb2.OutputGrid.ValueType(output_grid),
-        determinism=_determinism(strict),
+        determinism=determinism(strict),
         time_limit_s=parameter.real("time_limit_s", time_limit_s),
         encoding=image_pb2.Encoding.ValueType(
             choice.number("encoding", encoding, image_pb2.Encoding.DESCRIPTOR)
@@ -271,7 +271,8 @@ def _evade(evade: Evade | bool | Sequence[str]) -> attack_pb2.Evade | None:
     )
 
 
-def _determinism(strict: bool) -> manifest_pb2.Determinism.ValueType:
+def determinism(strict: bool) -> manifest_pb2.Determinism.ValueType:
+    """The word for it."""
     return manifest_pb2.DETERMINISM_STRICT if strict else manifest_pb2.DETERMINISM_FAST
 
 
@@ -313,6 +314,15 @@ def _classes(field: str, classes: Any, n: int) -> list[attack_pb2.ClassRef | Non
 def _spread(refs: list[attack_pb2.ClassRef | None] | None, n: int) -> list[attack_pb2.ClassRef | None]:
     refs = refs or [None]
     return refs * n if len(refs) == 1 else refs
+
+
+def class_refs(field: str, classes: ClassLike | Sequence[ClassLike] | None) -> list[attack_pb2.ClassRef]:
+    """Classes given not at all, once, or once a sample."""
+    if classes is None:
+        return []
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        return [_class_ref(field, classes)]
+    return [_class_ref(f"{field}[{i}]", one) for i, one in enumerate(classes)]
 
 
 def _class_ref(field: str, value: object) -> attack_pb2.ClassRef:

@@ -8,7 +8,18 @@ from iguana import choice
 from iguana.errors import InternalError
 from iguana.evade import Evade
 from iguana.image import from_image, from_tensor
-from iguana.listing import Attack, Calibration, Detector, Input, Limits, Model, Models, Parameter
+from iguana.listing import (
+    Attack,
+    Calibration,
+    Detector,
+    Generator,
+    Input,
+    Limits,
+    Model,
+    Models,
+    Parameter,
+    Translator,
+)
 from iguana.result import (
     AttackAnswer,
     AttackManifest,
@@ -36,13 +47,15 @@ from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, manifest_pb2, model_
 
 def classifications(message: classify_pb2.ClassifyResponse) -> Classifications:
     """The answer of `Client.classify`."""
-    return Classifications([_classification(c) for c in message.classifications], _manifest(message.manifest))
+    return Classifications(
+        [_classification(c) for c in message.classifications], manifest_of(message.manifest)
+    )
 
 
 def detections(message: detect_pb2.DetectResponse) -> Detections:
     """The answer of `Client.detect`."""
     found = [Detection(_verdict(d.verdict), _classification(d.classification)) for d in message.detections]
-    return Detections(found, _manifest(message.manifest))
+    return Detections(found, manifest_of(message.manifest))
 
 
 def attack_answer(message: attack_pb2.AttackResponse) -> AttackAnswer:
@@ -99,7 +112,10 @@ def models(message: model_pb2.ListModelsResponse) -> Models:
             default_deadline_s=limits.default_deadline_s,
             max_deadline_s=limits.max_deadline_s,
             max_image_memory=limits.max_image_memory,
+            max_whole_pixels=limits.max_whole_pixels,
         ),
+        [_generator(g) for g in message.generators],
+        [_translator(t) for t in message.translators],
     )
 
 
@@ -122,6 +138,46 @@ def attacks(message: model_pb2.ListAttacksResponse) -> list[Attack]:
     ]
 
 
+def _generator(g: model_pb2.Generator) -> Generator:
+    return Generator(
+        name=g.name,
+        description=g.description,
+        latent=g.latent,
+        classes=tuple(g.classes),
+        height=g.height,
+        width=g.width,
+        channels=g.channels,
+        scores=g.scores,
+        sha256=g.sha256,
+        licence=g.licence,
+        source=g.source,
+        device=g.device,
+        bucket=g.bucket,
+        max_batch=g.max_batch,
+    )
+
+
+def _translator(t: model_pb2.Translator) -> Translator:
+    return Translator(
+        name=t.name,
+        description=t.description,
+        channels=t.channels,
+        output_channels=t.output_channels,
+        scale=t.scale,
+        multiple=t.multiple,
+        tile=t.tile,
+        overlap=t.overlap,
+        styles=tuple(t.styles),
+        sha256=t.sha256,
+        licence=t.licence,
+        source=t.source,
+        device=t.device,
+        bucket=t.bucket,
+        max_batch=t.max_batch,
+        min_side=t.min_side,
+    )
+
+
 def _classification(message: classify_pb2.Classification) -> Classification:
     return Classification(
         top=tuple(ClassScore(c.index, c.name, c.probability) for c in message.top),
@@ -137,7 +193,8 @@ def _verdict(message: verdict_pb2.Verdict) -> Verdict:
     return Verdict(message.flagged, message.p_value, message.false_positive_rate, tuple(marks))
 
 
-def _manifest(message: manifest_pb2.Manifest) -> Manifest:
+def manifest_of(message: manifest_pb2.Manifest) -> Manifest:
+    """What made an answer."""
     return Manifest(
         model=message.model,
         model_sha256=message.model_sha256,
@@ -151,7 +208,7 @@ def _manifest(message: manifest_pb2.Manifest) -> Manifest:
 
 def _attack_manifest(message: attack_pb2.AttackManifest) -> AttackManifest:
     return AttackManifest(
-        run=_manifest(message.run),
+        run=manifest_of(message.run),
         method=message.method,
         parameters={p.name: tuple(p.values) for p in message.parameters},
         seed=message.seed,

@@ -78,4 +78,31 @@ class Forged:
         return "fooled" if self.fooled else "held"
 
 
-Event = Looked | Progress | Forged
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What a network made of a row: pixels uint8 [H, W, C], or of a critic its logit, a float32 scalar."""
+
+    sample: int
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inverted:
+    """The code [d] whose picture, uint8 [H, W, C], came nearest to a sample's.
+
+    `error` is the mean square over its numbers, of pixels in [0, 1], `first_error` that of the start; `step` is the
+    move after which it was found.
+    """
+
+    sample: int
+    restart: int
+    z: Tensor
+    pixels: Tensor
+    error: float
+    first_error: float
+    step: int
+    finite: bool  # False: the network gave NaN or infinity, and nothing else here counts
+
+
+Answer = Looked | Forged | Mapped | Inverted
+Event = Progress | Answer

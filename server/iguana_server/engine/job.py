@@ -39,7 +39,7 @@ class Job(ABC):
         deadline: float | None = None,
         span: object = None,
     ) -> None:
-        """Take images [n, C, H, W] in [0, 1]; `deadline` is on the clock of time.monotonic."""
+        """Take images [n, C, H, W] in [0, 1], or what else its rows are; `deadline` is on the clock of time.monotonic."""
         self.images = images
         self.method, self.model, self.caller, self.strict = method, model, caller, strict
         self.deadline, self.span = deadline, span

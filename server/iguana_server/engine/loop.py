@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 
 import torch
 
-from iguana_server.engine.answer import Event, Forged, Looked, Progress
+from iguana_server.engine.answer import Answer, Event, Progress
 from iguana_server.engine.bench import Bench, give_up
 from iguana_server.engine.job import Job
 from iguana_server.engine.meter import Meter, Silent
+from iguana_server.engine.press import Press
 from iguana_server.engine.queue import Queue
 from iguana_server.errors import InternalError, Overloaded, ServeError, Unavailable
 from iguana_server.models.base import Model
+from iguana_server.synthesis.base import Network
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 0.5  # between two beats of an idle engine
@@ -34,13 +36,14 @@ class Engine:
     def __init__(
         self,
         models: Mapping[str, Model],
+        networks: Iterable[Network] = (),
         *,
         max_cost: int = 1 << 34,
         max_rows: int = 1024,
         meter: Meter | None = None,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
-        """Own these models.
+        """Own these models, and networks that map rows; all names are different.
 
         max_cost bounds the waiting work (rows x steps x pixels), max_rows the attacked rows in
         flight on a model. on_failure is called in the engine's thread if it dies of a defect.
@@ -50,7 +53,10 @@ class Engine:
         self._meter = meter or Silent()
         self._on_failure = on_failure or (lambda: None)
         self._queue = Queue(max_cost)
-        self._benches = [Bench(model, max_rows, self._meter) for model in models.values()]
+        self._benches: list[Bench | Press] = [
+            *(Bench(model, max_rows, self._meter) for model in models.values()),
+            *(Press(network, max_rows, self._meter) for network in networks),
+        ]
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._begun = threading.Event()
         self._stopping = False
@@ -116,9 +122,9 @@ class Engine:
                 job.cancelled = True
                 self._queue.wake()
 
-    async def run(self, job: Job) -> list[Looked | Forged]:
+    async def run(self, job: Job) -> list[Answer]:
         """Run a job and return its answers in the order of its samples; see stream."""
-        answers: list[Looked | Forged] = []
+        answers: list[Answer] = []
         async with aclosing(self.stream(job)) as events:
             async for event in events:
                 if not isinstance(event, Progress):

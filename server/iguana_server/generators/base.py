@@ -34,6 +34,11 @@ class Spec:
             faults.append(f"classes: want none, or 2 or more, got {len(self.classes)}")
         refuse(faults)
 
+    @property
+    def resize(self) -> int:
+        """Pixels: what a file's short side is brought to before the centre is cut out, where pictures come in."""
+        return max(self.shape[1:])
+
 
 class Generator(Network):
     """`net` maps codes [n, latent] (and labels [n] int64 where there are classes) to pixels in [-1, 1].
@@ -41,7 +46,7 @@ class Generator(Network):
     `critic`, the discriminator it was trained against, maps pixels in [-1, 1] (and labels) to one logit a row.
     """
 
-    kind = "generator"
+    invertible = True
 
     def __init__(
         self,
@@ -54,7 +59,7 @@ class Generator(Network):
     ) -> None:
         super().__init__(spec.name, spec.bucket, spec.max_batch, net, sha256=sha256, device=device)
         self.spec = spec
-        self.critic = None if critic is None else critic.eval().requires_grad_(False).to(device)
+        self.critic = None if critic is None else Critic(spec, critic, sha256=sha256, device=device)
 
     def __call__(self, *columns: Tensor) -> Tensor:
         """Map codes [n, latent] and labels [n] to pixels [n, C, H, W] in [0, 1]; differentiable in the codes."""
@@ -62,15 +67,32 @@ class Generator(Network):
         pixels: Tensor = self.net(z, label) if self.spec.classes else self.net(z)
         return pixels.add(1).mul(0.5).clamp(0, 1)
 
-    def score(self, x: Tensor, label: Tensor) -> Tensor:
-        """Return the discriminator's logit, [n], of pixels [n, C, H, W] in [0, 1]: above 0 is real."""
-        assert self.critic is not None  # noqa: S101 - the callers see to it
-        pixels = x.mul(2).sub(1)
-        logits: Tensor = self.critic(pixels, label) if self.spec.classes else self.critic(pixels)
-        return logits
-
     def example(self, n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw normal codes, and labels."""
         z = torch.randn(n, self.spec.latent, generator=rng)
-        label = torch.randint(max(1, len(self.spec.classes)), (n,), generator=rng)
-        return z.to(self.device), label.to(self.device)
+        return z.to(self.device), _labels(self.spec, n, rng).to(self.device)
+
+
+class Critic(Network):
+    """The discriminator of a generator: how real does a picture look to it?"""
+
+    def __init__(self, spec: Spec, net: nn.Module, *, sha256: str, device: torch.device) -> None:
+        name = f"{spec.name}/critic"
+        super().__init__(name, spec.bucket, spec.max_batch, net, sha256=sha256, device=device)
+        self.spec = spec
+
+    def __call__(self, *columns: Tensor) -> Tensor:
+        """Map pixels [n, C, H, W] in [0, 1] and labels [n] to logits [n]: above 0 is real."""
+        x, label = columns
+        pixels = x.mul(2).sub(1)
+        logits: Tensor = self.net(pixels, label) if self.spec.classes else self.net(pixels)
+        return logits
+
+    def example(self, n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw pictures of noise, and labels."""
+        x = torch.rand(n, *self.spec.shape, generator=rng)
+        return x.to(self.device), _labels(self.spec, n, rng).to(self.device)
+
+
+def _labels(spec: Spec, n: int, rng: torch.Generator) -> Tensor:
+    return torch.randint(max(1, len(spec.classes)), (n,), generator=rng)

@@ -210,7 +210,7 @@ def load(name: str, device: torch.device, cache: Path | None = None) -> Model:
         file=f"models/{name}-{variant.sha256[:8]}.pth",
         sha256=variant.sha256,
         rename=rename,
-        cache=cache or packaged.cache_folder(),
+        cache=cache,
     )
     bucket, max_batch = ROWS[device.type]
     network = net(variant)

@@ -1,7 +1,8 @@
 """Rewrite a frozen network into one that computes the same with less work.
 
-- BatchNorm goes into the convolution or linear layer before it (Jacob et al. 2018, arXiv:1712.05877, 3.2): in
-  eval mode it is an affine map of each channel. Exact but for rounding; about twice as fast on the CPU.
+- BatchNorm goes into the convolution, transposed too, or linear layer before it (Jacob et al. 2018,
+  arXiv:1712.05877, 3.2): in eval mode it is an affine map of each channel. Exact but for rounding; about twice as
+  fast on the CPU.
 - ZeroPad2d goes into the convolution after it: as its padding where both sides are equal, else, for a
   depthwise one, as taps that are zero. Such a convolution waits for memory, so taps are cheaper than a padded copy.
 - max pooling goes before ReLU, which then has a quarter of the pixels; as ReLU is monotone and has no gradient
@@ -85,6 +86,11 @@ def _normed(layer: nn.Module, norm: nn.Module, flat: bool) -> nn.Module | None:
         return None
     if _plain(layer, nn.Conv2d) and _plain(norm, nn.BatchNorm2d):
         return fusion.fuse_conv_bn_eval(cast(nn.Conv2d, layer), cast(nn.BatchNorm2d, norm))
+    if _plain(layer, nn.ConvTranspose2d) and _plain(norm, nn.BatchNorm2d):
+        transposed = cast(nn.ConvTranspose2d, layer)
+        if transposed.groups > 1:  # their outputs are on two axes of the weights
+            return None
+        return fusion.fuse_conv_bn_eval(transposed, cast(nn.BatchNorm2d, norm), transpose=True)
     if flat and _plain(layer, nn.Linear) and _plain(norm, nn.BatchNorm1d):
         return cast(nn.Module, fusion.fuse_linear_bn_eval(cast(nn.Linear, layer), cast(nn.BatchNorm1d, norm)))
     return None

@@ -13,6 +13,10 @@ MAX_EVERY_STEPS = 10_000  # moves between two reports
 MAX_CLASSES = 65_536  # of a model that only the caller sees
 MAX_ID = 64  # characters
 MAX_CALLER = 64  # characters
+MAX_CODES = 256  # named codes of a request
+MIN_TRUNCATION, MAX_TRUNCATION = 0.1, 10.0
+MAX_STYLE_WEIGHT = 1000.0
+DEFAULT_INVERT_RESTARTS = 4
 MOST_FILES = 4  # times max_pixels in all files of a request
 
 
@@ -31,6 +35,7 @@ class Limits:
     max_reply_bytes: int  # of one answer
     max_waiting_cost: int  # pixels x steps in the queue
     max_image_memory: int  # bytes of images in hand
+    max_whole_pixels: int  # of a picture for a translator without tiles
     max_stream_items: int  # in flight on one bidirectional stream
     default_deadline_s: float  # of a call that sets none
     max_deadline_s: float  # of any call

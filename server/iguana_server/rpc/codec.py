@@ -1,20 +1,17 @@
-"""The codec: messages to jobs, answers to messages. All refusals of the contract's fields are here or below.
+"""The codec of what concerns classifiers: messages to jobs, answers to messages; refusals are here or below.
 
-Whatever costs more than a look is done in the threads of `decoders`, an image at a time, so that a call that
-ends gives its places up. The pixels or the classes of one picture cost less than the way to a thread and back.
+Whatever costs more than a look is done in the intake's threads. The pixels or the classes of one picture cost less
+than the way to a thread and back.
 """
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,19 +21,20 @@ from iguana_server.attacks.decision import Decision
 from iguana_server.attacks.script import Act
 from iguana_server.detectors.net import SafetyNet, Screen, Verdict
 from iguana_server.detectors.panel import Panel
-from iguana_server.engine.answer import Forged, Looked
+from iguana_server.engine.answer import Answer, Forged, Looked
 from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
 from iguana_server.engine.remote import Remote
 from iguana_server.errors import InternalError, InvalidArgument, NotFound
 from iguana_server.models.base import NAME, Model
 from iguana_server.rpc import classification, guard
-from iguana_server.rpc.bounds import MAX_EVERY_STEPS, MOST_FILES, Limits
+from iguana_server.rpc.bounds import MAX_EVERY_STEPS
 from iguana_server.rpc.diagnosis import DRAWS, QUERIES
 from iguana_server.rpc.draft import Draft, to_draft, top_k
 from iguana_server.rpc.evade import Evading, to_evading
 from iguana_server.rpc.faults import Faults, text
 from iguana_server.rpc.goal import Classes
 from iguana_server.rpc.image import is_on_grid, to_pixels
+from iguana_server.rpc.intake import Intake, sound
 from iguana_server.rpc.manifest import manifest, versions
 from iguana_server.rpc.memory import Memory
 from iguana_server.rpc.method import images_of
@@ -45,12 +43,8 @@ from iguana_server.rpc.remote import RemoteModel, check_start, digested, out_of_
 from iguana_server.rpc.result import Delivery, from_forged
 from iguana_server.rpc.words import STRICT
 
-T = TypeVar("T")
-
 _LITTLE = 2**18  # numbers of a picture that is read at once: 0.2 ms
 _WAITING_SHARE = 4  # of the images' memory: what attacks may hold that wait for their callers
-_PLACES = 4  # of a request in the threads: enough to keep them busy
-_MANIFEST_BYTES = 2048  # of an answer, but for its parameters
 _COLUMN_BYTES = 8  # of a number of a parameter
 
 
@@ -110,19 +104,13 @@ class Codec:
     """
 
     def __init__(
-        self,
-        models: Mapping[str, Model],
-        limits: Limits,
-        *,
-        decoders: Executor,
-        nets: Mapping[str, SafetyNet] | None = None,
+        self, models: Mapping[str, Model], intake: Intake, *, nets: Mapping[str, SafetyNet] | None = None
     ) -> None:
-        """Take the loaded models, and their safety nets, by name; `decoders` must run as long as the codec is used."""
-        self.models, self.limits, self.nets = models, limits, nets or {}
+        """Take the loaded models, and their safety nets, by name."""
+        self.models, self.limits, self.nets = models, intake.limits, nets or {}
         self._classes = {name: Classes(name, model.spec.classes) for name, model in models.items()}
-        self._decoders = decoders
-        self._memory = Memory(limits.max_image_memory)
-        self._waiting = Memory(limits.max_image_memory // _WAITING_SHARE)
+        self._intake = intake
+        self._waiting = Memory(intake.limits.max_image_memory // _WAITING_SHARE)
 
     async def to_classify(
         self, request: classify_pb2.ClassifyRequest, origin: Origin, path: str = ""
@@ -148,7 +136,7 @@ class Codec:
     ) -> ClassifyOrder:
         faults = Faults(path)
         model = self._model(request.model, faults)
-        self._check_count(request.images, faults)
+        self._intake.check_count(request.images, faults)
         strict = STRICT.meanings[STRICT.read(faults, "determinism", request.determinism)]
         k = top_k(request.top_k, faults)
         screen: Screen | None = None
@@ -158,27 +146,27 @@ class Codec:
         panel = None if screen is None else screen.panel
         self._check_cost(len(request.images) * (1 + panel.looks if panel else 1), model, faults)
         one = classification.largest(model.spec.classes, k, with_logits=logits)
-        self._check_reply(len(request.images), one + (guard.largest(screen) if screen else 0), faults)
+        self._intake.check_reply(len(request.images), one + (guard.largest(screen) if screen else 0), faults)
         images = await self._pixels(request.images, "images", model, faults, panel)
         faults.check()
         return ClassifyOrder(_look(images, model, origin, panel, strict=strict), model, k, logits, screen)
 
     async def from_looked(
-        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
+        self, order: ClassifyOrder, looked: Sequence[Answer]
     ) -> classify_pb2.ClassifyResponse:
         """Write the answer of a batch; what its guard flags is refused."""
         if order.screen is not None:
             judged = await self._judged(order, looked)
-            return await self._apart(partial(_from_guarded, order, judged, self._manifest(order)))
+            return await self._intake.apart(partial(_from_guarded, order, judged, self._manifest(order)))
         write = partial(_from_looked, order, _looks(looked), self._manifest(order))
-        return write() if len(looked) == 1 else await self._apart(write)
+        return write() if len(looked) == 1 else await self._intake.apart(write)
 
     async def from_detected(
-        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
+        self, order: ClassifyOrder, looked: Sequence[Answer]
     ) -> detect_pb2.DetectResponse:
         """Write the answer of a batch that was judged."""
         judged = await self._judged(order, looked)
-        return await self._apart(partial(_from_detected, order, judged, self._manifest(order)))
+        return await self._intake.apart(partial(_from_detected, order, judged, self._manifest(order)))
 
     async def to_judged(
         self, order: AttackOrder, images: Sequence[torch.Tensor], origin: Origin
@@ -188,34 +176,30 @@ class Codec:
         assert screen is not None and isinstance(model, Model)  # noqa: S101, PT018 - the caller sees to it
         panel = screen.panel
         looks = 1 + panel.looks
-        pixels = self._memory.images(len(images) * looks, model.spec.shape, model.memory_format)
+        pixels = self._intake.memory.images(len(images) * looks, model.spec.shape, model.memory_format)
 
         def read(i: int) -> None:
             _set(pixels, i * looks, images[i], panel)
 
-        for done in await self._each(partial(read, i) for i in range(len(images))):
-            _sound(done)
+        for done in await self._intake.each(partial(read, i) for i in range(len(images))):
+            sound(done)
         job = _look(pixels, model, origin, panel, strict=order.strict)
         return ClassifyOrder(job, model, 0, False, screen)
 
-    async def from_judged(
-        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
-    ) -> list[verdict_pb2.Verdict]:
+    async def from_judged(self, order: ClassifyOrder, looked: Sequence[Answer]) -> list[verdict_pb2.Verdict]:
         """Write the verdicts alone."""
         return [guard.from_verdict(verdict) for _, verdict in await self._judged(order, looked)]
 
-    async def _judged(
-        self, order: ClassifyOrder, looked: Sequence[Looked | Forged]
-    ) -> list[tuple[Looked, Verdict]]:
+    async def _judged(self, order: ClassifyOrder, looked: Sequence[Answer]) -> list[tuple[Looked, Verdict]]:
         """What the model said of each image, and the verdict on it."""
         answers, looks, images = _looks(looked), order.looks, order.job.images
         assert order.screen is not None  # noqa: S101 - the callers see to it
         _check_finite(answers, looks)
         judge = partial(guard.judge, order.screen)
-        verdicts = await self._each(
+        verdicts = await self._intake.each(
             partial(judge, images[i], answers[i : i + looks]) for i in range(0, len(answers), looks)
         )
-        return list(zip(answers[::looks], map(_sound, verdicts), strict=True))
+        return list(zip(answers[::looks], map(sound, verdicts), strict=True))
 
     def _manifest(self, order: ClassifyOrder) -> manifest_pb2.Manifest:
         said = manifest(order.model, strict=order.job.strict)
@@ -252,20 +236,20 @@ class Codec:
         whole: bool,
     ) -> AttackOrder:
         arrived = time.monotonic()
-        self._check_count(request.images, faults)
-        draft = await self._apart(partial(to_draft, request, model, classes, self.limits, faults))
+        self._intake.check_count(request.images, faults)
+        draft = await self._intake.apart(partial(to_draft, request, model, classes, self.limits, faults))
         net = self.nets.get(model.spec.name)
-        evading = await self._apart(partial(to_evading, request, net, model.spec.name, faults))
+        evading = await self._intake.apart(partial(to_evading, request, net, model.spec.name, faults))
         if draft is not None:
             looks = draft.method.looks(len(request.images))
             looks += request.diagnose * (DRAWS + QUERIES) * len(request.images)
             self._check_cost(looks * (1 if evading is None else evading.watch.looks), model, faults)
         victim = self._victim(request.victim, model, faults)
         if whole and draft is not None:
-            self._check_reply(len(request.images), _largest(draft, model, victim, evading), faults)
+            self._intake.check_reply(len(request.images), _largest(draft, model, victim, evading), faults)
         clean = await self._pixels(request.images, "images", model, faults)
         if draft is not None and draft.delivery.on_grid and not faults:
-            await self._apart(partial(_check_grid, request.images, clean, faults))
+            await self._intake.apart(partial(_check_grid, request.images, clean, faults))
         columns: dict[str, torch.Tensor] = {}
         for name, images in images_of(request).items():
             if len(images) not in (0, 1, len(clean)):
@@ -320,10 +304,10 @@ class Codec:
         model = to_model(start.model, self.limits, faults)
         check_start(start, faults)
         faults.check()
-        classes = await self._apart(partial(Classes, model.spec.name, model.spec.classes))
+        classes = await self._intake.apart(partial(Classes, model.spec.name, model.spec.classes))
         inner = Faults("start.request.")
         order = await self._to_forged(start.request, model, classes, origin, inner, whole=False)
-        self._check_reply(1, order.delivery.largest(model.spec), inner)
+        self._intake.check_reply(1, order.delivery.largest(model.spec), inner)
         order.manifest.run.CopyFrom(manifest_pb2.Manifest(versions=versions()))
         (act,) = order.acts
         job = act(range(len(order.images)))
@@ -331,7 +315,7 @@ class Codec:
         shapes = [column.shape for column in kind.columns().values()]
         self._waiting.hold(model.room(job.size, shapes.count("image"), shapes.count("logits")), job)
         lay_out = partial(Remote, job, len(classes.names), model.memory_format)
-        remote = await self._apart(lay_out)
+        remote = await self._intake.apart(lay_out)
         if start.recorded > remote.looks:
             raise out_of_record(remote.looks, start.recorded)
         return RemoteOrder(
@@ -346,37 +330,37 @@ class Codec:
 
     async def ask(self, order: RemoteOrder) -> tuple[list[int], torch.Tensor]:
         """Return what a remote attack asks for next: samples, and pictures [m, C, H, W]."""
-        return await self._apart(order.remote.ask)
+        return await self._intake.apart(order.remote.ask)
 
     async def tell(self, order: RemoteOrder, scores: torch.Tensor) -> Sequence[Forged]:
         """Tell a remote attack the scores [m, K] of these; return the answers of the samples that are done."""
-        return await self._apart(partial(order.remote.tell, scores))
+        return await self._intake.apart(partial(order.remote.tell, scores))
 
     async def to_query(
         self, first: int, points: torch.Tensor, samples: Sequence[int]
     ) -> attack_pb2.RemoteQuery:
         """Write a query; see remote.to_query."""
-        return await self._apart(partial(to_query, first, points, samples))
+        return await self._intake.apart(partial(to_query, first, points, samples))
 
     async def to_digest(self, digest: bytes, points: torch.Tensor) -> bytes:
         """Go on with a digest; see remote.digested."""
-        return await self._apart(partial(digested, digest, points))
+        return await self._intake.apart(partial(digested, digest, points))
 
     async def from_forged(self, order: AttackOrder, forged: Forged) -> attack_pb2.AttackResult:
         """Write the result of a sample."""
         clean = order.images[forged.sample]
-        return await self._apart(
+        return await self._intake.apart(
             partial(from_forged, forged, clean, order.model.spec, order.delivery, order.manifest.method)
         )
 
     async def from_attack(self, order: AttackOrder, forged: Sequence[Forged]) -> attack_pb2.AttackResponse:
         """Write the answer of a batch."""
         spec, method = order.model.spec, order.manifest.method
-        results = await self._each(
+        results = await self._intake.each(
             partial(from_forged, answer, order.images[answer.sample], spec, order.delivery, method)
             for answer in forged
         )
-        written = [_sound(result) for result in results]
+        written = [sound(result) for result in results]
         return attack_pb2.AttackResponse(results=written, manifest=order.manifest)
 
     def _model(self, name: str, faults: Faults) -> Model:
@@ -399,26 +383,9 @@ class Codec:
             faults.add("victim", f"a model with the classes of {model.spec.name}", name)
         return victim
 
-    def _check_count(self, images: Sequence[image_pb2.Image], faults: Faults) -> None:
-        """Refuse too many images before any of them is looked at."""
-        if not 1 <= len(images) <= self.limits.max_images:
-            faults.add("images", f"1..{self.limits.max_images} images", str(len(images)))
-            faults.check()
-
     def _check_cost(self, steps: int, model: Model | RemoteModel, faults: Faults) -> None:
-        """Refuse work that could never wait, before an image is decoded; `steps` are of all rows together."""
-        cost, most = steps * math.prod(model.spec.shape), self.limits.max_waiting_cost
-        if cost > most:
-            faults.add("images", f"at most {most} pixels x steps in one request", str(cost))
-            faults.check()
-
-    def _check_reply(self, n: int, largest: int, faults: Faults) -> None:
-        """Refuse n answers of at most so many bytes each that could not be sent, before an image is decoded."""
-        most = (self.limits.max_reply_bytes - _MANIFEST_BYTES) // largest
-        if n > most:
-            want = f"at most {most} images, for an answer of {self.limits.max_reply_bytes} bytes"
-            faults.add("images", want, str(n))
-            faults.check()
+        """Refuse work that could never wait; `steps` are of all rows together."""
+        self._intake.check_cost(steps * math.prod(model.spec.shape), faults)
 
     async def _pixels(
         self,
@@ -433,16 +400,8 @@ class Codec:
         With a panel of V views each image is followed by its own: [n (1 + V), C, H, W].
         """
         looks = 1 + panel.looks if panel else 1
-        pixels = self._memory.images(len(images) * looks, model.spec.shape, model.memory_format)
-        most, total = MOST_FILES * self.limits.max_pixels, 0
-
-        def spend(n: int) -> None:
-            nonlocal total
-            total += n
-            if total > most:
-                raise InvalidArgument(
-                    f"{faults.path}{field}", f"want at most {most} pixels in all files, got more"
-                )
+        pixels = self._intake.memory.images(len(images) * looks, model.spec.shape, model.memory_format)
+        spend = self._intake.purse(f"{faults.path}{field}")
 
         def read(i: int) -> None:
             path = f"{faults.path}{field}[{i}]"
@@ -454,33 +413,8 @@ class Codec:
             except InvalidArgument as refusal:
                 faults.extend(refusal)
             return pixels
-        for read_one in await self._each(partial(read, i) for i in range(len(images))):
-            if isinstance(read_one, InvalidArgument):
-                faults.extend(read_one)
-            else:
-                _sound(read_one)
+        await self._intake.read_each(images, read, faults)
         return pixels
-
-    async def _each(self, works: Iterable[Callable[[], T]]) -> list[T | BaseException]:
-        """Do many works, few at a time: callers with few take turns with a caller with many."""
-        places = asyncio.Semaphore(_PLACES)
-
-        async def one(work: Callable[[], T]) -> T:
-            async with places:
-                return await self._apart(work)
-
-        return await asyncio.gather(*map(one, works), return_exceptions=True)
-
-    def _apart(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do work in a thread of its own: the event loop goes on."""
-        return asyncio.get_running_loop().run_in_executor(self._decoders, work)
-
-
-def _sound(result: T | BaseException) -> T:
-    """The result, unless it is an exception, which is raised."""
-    if isinstance(result, BaseException):
-        raise result
-    return result
 
 
 def _set(pixels: torch.Tensor, at: int, image: torch.Tensor, panel: Panel | None) -> None:
@@ -506,7 +440,7 @@ def _look(
     )
 
 
-def _looks(answers: Sequence[Looked | Forged]) -> list[Looked]:
+def _looks(answers: Sequence[Answer]) -> list[Looked]:
     return [answer for answer in answers if isinstance(answer, Looked)]
 
 

@@ -9,9 +9,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from iguana.v1 import model_pb2
 from iguana_server.attacks.base import Method
 from iguana_server.detectors.net import SafetyNet
+from iguana_server.generators.base import Generator
 from iguana_server.models.base import Model
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.method import RESTARTS, TARGETS, fields_of, highest, scalar
+from iguana_server.translators.base import Translator
 
 
 def from_model(model: Model, net: SafetyNet | None = None) -> model_pb2.Model:
@@ -33,6 +35,51 @@ def from_model(model: Model, net: SafetyNet | None = None) -> model_pb2.Model:
         max_batch=spec.max_batch,
         detectors=() if net is None else (from_detector(name, net) for name in net.detectors),
         calibration=None if net is None else from_calibration(net),
+    )
+
+
+def from_generator(generator: Generator) -> model_pb2.Generator:
+    """Return what a generator declares."""
+    spec = generator.spec
+    channels, height, width = spec.shape
+    return model_pb2.Generator(
+        name=spec.name,
+        description=spec.description,
+        latent=spec.latent,
+        classes=spec.classes,
+        height=height,
+        width=width,
+        channels=channels,
+        scores=generator.critic is not None,
+        sha256=generator.sha256,
+        licence=spec.licence,
+        source=spec.source,
+        device=str(generator.device),
+        bucket=spec.bucket,
+        max_batch=spec.max_batch,
+    )
+
+
+def from_translator(translator: Translator) -> model_pb2.Translator:
+    """Return what a translator declares."""
+    spec = translator.spec
+    return model_pb2.Translator(
+        name=spec.name,
+        description=spec.description,
+        channels=spec.channels[0],
+        output_channels=spec.channels[1],
+        scale=spec.scale,
+        multiple=spec.multiple,
+        tile=spec.side if spec.overlap else 0,
+        overlap=spec.overlap,
+        styles=spec.styles,
+        sha256=translator.sha256,
+        licence=spec.licence,
+        source=spec.source,
+        device=str(translator.device),
+        bucket=spec.bucket,
+        max_batch=spec.max_batch,
+        min_side=spec.least,
     )
 
 

@@ -6,12 +6,11 @@ import functools
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from typing import Protocol
 
 import torch
 
 from iguana.v1 import manifest_pb2
-from iguana_server.models.base import Model
-from iguana_server.rpc.remote import RemoteModel
 
 DISTRIBUTION = "iguana-server"
 
@@ -26,7 +25,35 @@ def versions() -> Mapping[str, str]:
     return {"iguana": iguana, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def manifest(model: Model | RemoteModel, *, strict: bool) -> manifest_pb2.Manifest:
+class Maker(Protocol):
+    """What a manifest says of a model."""
+
+    @property
+    def spec(self) -> Spec:
+        """Its name and bucket."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its weights."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+
+class Spec(Protocol):
+    """What a manifest says of a model's declaration."""
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+
+    @property
+    def bucket(self) -> int:
+        """Rows of the smallest STRICT pass."""
+
+
+def manifest(model: Maker, *, strict: bool) -> manifest_pb2.Manifest:
     """Return the manifest of an answer of this model."""
     return manifest_pb2.Manifest(
         model=model.spec.name,

@@ -32,6 +32,17 @@ class Origin:
         call = Call.current()
         return cls(call.method, _caller(context), call.deadline, call.span)
 
+    def of_job(self, model: str, *, strict: bool) -> dict[str, Any]:
+        """Return what a job for a model is told of where it comes from; see Job."""
+        return {
+            "method": self.method,
+            "model": model,
+            "caller": self.caller,
+            "strict": strict,
+            "deadline": self.deadline,
+            "span": self.span,
+        }
+
 
 def _caller(context: Context) -> str:
     metadata: Any = context.invocation_metadata() or ()

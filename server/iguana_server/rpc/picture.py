@@ -9,20 +9,20 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
 from iguana_server.errors import InvalidArgument, ServeError
-from iguana_server.models.base import Spec
 from iguana_server.rpc.bounds import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # by channels
 MOST_SCANS = 100  # of a JPEG file: each costs a pass over all pixels; real ones have about ten
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG_SIZE = 24  # bytes of a PNG file to the end of its size
 _HEADER = 30  # bytes of a WebP file that hold its size
 _RLE = 3  # zlib's Z_RLE: a forged picture is noise, in which no match is worth looking for
 
@@ -32,23 +32,56 @@ PngImagePlugin.MAX_TEXT_MEMORY = 1 << 20
 Refuse = Callable[[str, str], NoReturn]
 
 
+class Input(Protocol):
+    """What a network takes: C, H, W, and the length that a file's short side is brought to."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+
+    @property
+    def resize(self) -> int:
+        """Pixels."""
+
+
 def decode(
-    data: bytes, field: str, spec: Spec, limits: Limits, spend: Callable[[int], None] = lambda _: None
+    data: bytes, field: str, spec: Input, limits: Limits, spend: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.uint8]:
-    """Return the pixels of a picture file, as the model takes them: uint8 [H, W, C].
+    """Return the pixels of a picture file, as the network takes them: uint8 [H, W, C].
+
+    As `decode_whole`; then the short side is brought to `spec.resize` (bicubic), and the centre cut out.
+    """
+    channels, height, width = spec.shape
+    return _decode(
+        data, field, channels, limits, spend, lambda picture: _fitted(picture, spec.resize, height, width)
+    )
+
+
+def decode_whole(
+    data: bytes, field: str, channels: int, limits: Limits, spend: Callable[[int], None] = lambda _: None
+) -> NDArray[np.uint8]:
+    """Return the pixels of a picture file, of whatever size it is: uint8 [H, W, C].
 
     The picture is turned upright as its EXIF says, laid on white where it is transparent, turned to RGB or grey
-    (of 16 bits a channel the high ones are kept; colour profiles are not applied), its short side brought to
-    `spec.resize` (bicubic), and the centre cut out. Of a file with several pictures of one shot (MPO) the first
-    is taken. `spend` is told the pixels before they are decoded, and may refuse.
+    (of 16 bits a channel the high ones are kept; colour profiles are not applied). Of a file with several pictures of
+    one shot (MPO) the first is taken. `spend` is told the pixels before they are decoded, and may refuse.
 
     Raises InvalidArgument that names `field` for any bytes that are not one such picture within the limits.
     """
+    return _decode(data, field, channels, limits, spend, lambda picture: picture)
 
+
+def _decode(
+    data: bytes,
+    field: str,
+    channels: int,
+    limits: Limits,
+    spend: Callable[[int], None],
+    fit: Callable[[Image.Image], Image.Image],
+) -> NDArray[np.uint8]:
     def refuse(want: str, got: str) -> NoReturn:
         raise InvalidArgument(field, f"want {want}, got {got}")
 
-    channels, height, width = spec.shape
     if channels not in MODES:
         refuse(f"a tensor, for a model of {channels} channels", "a file")
     if not 1 <= len(data) <= limits.max_image_bytes:
@@ -63,7 +96,7 @@ def decode(
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
             picture = _in_mode(opened, MODES[channels])
-            pixels = np.array(_fitted(picture, spec.resize, height, width))
+            pixels = np.array(fit(picture))
     except (ServeError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -75,7 +108,7 @@ def decode(
             field,
             f"want a sound PNG, JPEG or WebP file, got one that does not decode ({type(error).__name__})",
         ) from error
-    return pixels.reshape(height, width, channels)
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def encode(pixels: NDArray[np.uint8]) -> bytes:
@@ -100,6 +133,9 @@ def reread(png: bytes) -> NDArray[np.uint8]:
 def _check_magic(data: bytes, limits: Limits, refuse: Refuse) -> None:
     """Refuse other formats, JPEG of too many scans, and WebP of too large a canvas: Pillow allocates that before it tells its size."""
     if data.startswith(PNG_MAGIC):
+        if data[12:16] == b"IHDR" and len(data) >= _PNG_SIZE:  # Pillow would refuse the largest without their size
+            width, height = struct.unpack(">II", data[16:_PNG_SIZE])
+            _check_size(width, height, limits, refuse)
         return
     if data.startswith(JPEG_MAGIC):
         # A scan's own bytes never hold its marker; a thumbnail's may.

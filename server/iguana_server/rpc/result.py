@@ -11,10 +11,9 @@ from iguana_server.engine.answer import Forged
 from iguana_server.models.base import Spec
 from iguana_server.rpc import classification
 from iguana_server.rpc.diagnosis import diagnosis
-from iguana_server.rpc.image import from_floats, from_pixels
+from iguana_server.rpc.image import from_floats, from_pixels, largest
 from iguana_server.rpc.words import ENDED, OUTCOME
 
-_PNG_ROW, _FILE_BYTES = 2, 1024  # what a PNG file of noise takes beyond its pixels: a row, in all
 _RESULT_BYTES = 256  # numbers and frame of a result
 
 
@@ -30,8 +29,8 @@ class Delivery:
     def largest(self, spec: Spec) -> int:
         """Return the most bytes that a result can take."""
         channels, height, width = spec.shape
-        exact = height * (width * channels + _PNG_ROW) + _FILE_BYTES
-        wide = 4 * height * width * channels + _FILE_BYTES
+        exact = largest(spec.shape)
+        wide = exact + 3 * height * width * channels
         images = (exact if self.on_grid else wide) * (1 + self.return_clean)
         return images + 2 * classification.largest(spec.classes, self.top_k) + _RESULT_BYTES
 

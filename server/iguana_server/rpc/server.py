@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
-from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, model_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, generate_pb2, model_pb2, translate_pb2
 from iguana_server.config import Config
 from iguana_server.rpc import reflection
 from iguana_server.rpc.health import Health
@@ -22,7 +22,9 @@ CONTRACT: tuple[FileDescriptor, ...] = (
     attack_pb2.DESCRIPTOR,
     classify_pb2.DESCRIPTOR,
     detect_pb2.DESCRIPTOR,
+    generate_pb2.DESCRIPTOR,
     model_pb2.DESCRIPTOR,
+    translate_pb2.DESCRIPTOR,
 )
 LAST_S = 2.0  # for the calls that outlive the drain to be told so
 

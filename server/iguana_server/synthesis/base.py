@@ -21,7 +21,7 @@ class Network(ABC):
     than the bucket are for the probe to add. `sha256` is that of the weights file; `net` is taken over, not copied.
     """
 
-    kind: ClassVar[str]  # "generator" or "translator"
+    invertible: ClassVar[bool] = False  # gradients in the first column are wanted
 
     def __init__(
         self, name: str, bucket: int, max_batch: int, net: nn.Module, *, sha256: str, device: torch.device
@@ -33,7 +33,7 @@ class Network(ABC):
 
     @abstractmethod
     def __call__(self, *columns: Tensor) -> Tensor:
-        """Map rows to pictures, float32 [n, C, H, W] in [0, 1]."""
+        """Map rows to pictures, float32 [n, C, H, W] in [0, 1]; a critic, to logits [n]."""
 
     @abstractmethod
     def example(self, n: int, rng: torch.Generator) -> tuple[Tensor, ...]:

@@ -26,13 +26,23 @@ def available(package: ModuleType) -> dict[str, Loader]:
 
 
 def load(package: ModuleType, name: str, device: torch.device | None = None) -> Network:
-    """Load a built-in model of a package (default device: the CPU) and probe it.
+    """Load a built-in model of a package (default device: the CPU), and prove it.
 
     Raises NotFound with the close names; ModelRefused where the weights are missing or the probe fails.
     """
     loaders = available(package)
     if name not in loaders:
         raise NotFound("model", name, difflib.get_close_matches(name, loaders))
-    network = loaders[name](device or torch.device("cpu"))
-    network.sizes = probe(network)
+    return proven(loaders[name](device or torch.device("cpu")))
+
+
+def proven(network: Network) -> Network:
+    """Probe a network, and its critic if it has one; they know the sizes of their STRICT passes from then on.
+
+    Raises ModelRefused.
+    """
+    critic: Network | None = getattr(network, "critic", None)
+    for one in (network, critic):
+        if one is not None:
+            one.sizes = probe(one)
     return network

@@ -25,6 +25,7 @@ class Spec:
     overlap: (
         int  # pixels by which a tile goes beyond what is kept of it, on each side; 0: pictures stay whole
     )
+    least: int = 16  # pixels: the shortest side that a picture may have
     styles: tuple[str, ...] = ()  # that a caller may mix; none: the network has one way to go
     bucket: int  # rows of the smallest STRICT pass of squares of `side` (padding fills it)
     max_batch: int  # most rows of one pass
@@ -36,7 +37,7 @@ class Spec:
         faults = check_common(self.name, self.bucket, self.max_batch)
         if not all(c in (1, 3) for c in self.channels):
             faults.append(f"channels: want 1 or 3, twice, got {self.channels}")
-        for field in ("scale", "multiple"):
+        for field in ("scale", "multiple", "least"):
             if getattr(self, field) < 1:
                 faults.append(f"{field}: want 1 or more, got {getattr(self, field)}")
         if self.span[0] >= self.span[1]:
@@ -52,8 +53,6 @@ class Spec:
 
 class Translator(Network):
     """`net` maps pixels [n, C, H, W] within `spec.span` (and weights of the styles [n, S]) to pixels of the span."""
-
-    kind = "translator"
 
     def __init__(self, spec: Spec, net: nn.Module, *, sha256: str, device: torch.device) -> None:
         super().__init__(spec.name, spec.bucket, spec.max_batch, net, sha256=sha256, device=device)

@@ -43,6 +43,8 @@ class ListModelsResponse(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    GENERATORS_FIELD_NUMBER: _builtins.int
+    TRANSLATORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """models are the loaded ones, by name."""
@@ -51,19 +53,191 @@ class ListModelsResponse(_message.Message):
     def limits(self) -> Global___Limits:
         """limits hold for every request."""
 
+    @_builtins.property
+    def generators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Generator]:
+        """generators are the loaded ones, by name."""
+
+    @_builtins.property
+    def translators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Translator]:
+        """translators are the loaded ones, by name."""
+
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
         limits: Global___Limits | None = ...,
+        generators: _abc.Iterable[Global___Generator] | None = ...,
+        translators: _abc.Iterable[Global___Translator] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generators", b"generators", "limits", b"limits", "models", b"models", "translators", b"translators"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class Generator(_message.Message):
+    """Generator makes pictures of latent codes; see GenerateService."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    LATENT_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """name is what requests call it."""
+    description: _builtins.str
+    """description is one line for people."""
+    latent: _builtins.int
+    """latent is the numbers in a code."""
+    height: _builtins.int
+    """height of its pictures, in pixels."""
+    width: _builtins.int
+    """width of its pictures, in pixels."""
+    channels: _builtins.int
+    """channels of its pictures: 1 (grey) or 3 (RGB)."""
+    scores: _builtins.bool
+    """scores tells whether it has a discriminator (GenerateService.Score)."""
+    sha256: _builtins.str
+    """sha256 is the hex digest of its weights file."""
+    licence: _builtins.str
+    """licence of the weights."""
+    source: _builtins.str
+    """source of the weights."""
+    device: _builtins.str
+    """device it runs on."""
+    bucket: _builtins.int
+    """bucket is the rows of the smallest pass under DETERMINISM_STRICT."""
+    max_batch: _builtins.int
+    """max_batch is the most rows of one pass."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """classes that a picture may be asked to have; none where it has no say."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        latent: _builtins.int = ...,
+        classes: _abc.Iterable[_builtins.str] | None = ...,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        channels: _builtins.int = ...,
+        scores: _builtins.bool = ...,
+        sha256: _builtins.str = ...,
+        licence: _builtins.str = ...,
+        source: _builtins.str = ...,
+        device: _builtins.str = ...,
+        bucket: _builtins.int = ...,
+        max_batch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "channels", b"channels", "classes", b"classes", "description", b"description", "device", b"device", "height", b"height", "latent", b"latent", "licence", b"licence", "max_batch", b"max_batch", "name", b"name", "scores", b"scores", "sha256", b"sha256", "source", b"source", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Generator: _TypeAlias = Generator  # noqa: Y015
+
+@_typing.final
+class Translator(_message.Message):
+    """Translator turns pictures into pictures; see TranslateService."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    OUTPUT_CHANNELS_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MULTIPLE_FIELD_NUMBER: _builtins.int
+    TILE_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    STYLES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    MIN_SIDE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """name is what requests call it."""
+    description: _builtins.str
+    """description is one line for people."""
+    channels: _builtins.int
+    """channels of the pictures it takes: 1 (grey) or 3 (RGB)."""
+    output_channels: _builtins.int
+    """output_channels of the pictures it gives."""
+    scale: _builtins.int
+    """scale is the pixels that come out for one that goes in, along a side."""
+    multiple: _builtins.int
+    """multiple of which it wants the sides to be; others are filled up."""
+    tile: _builtins.int
+    """tile is the side of the squares, in pixels, that larger pictures are cut into; 0
+    where pictures stay whole.
+    """
+    overlap: _builtins.int
+    """overlap is by how much a tile goes beyond what is kept of it, in pixels."""
+    sha256: _builtins.str
+    """sha256 is the hex digest of its weights file."""
+    licence: _builtins.str
+    """licence of the weights."""
+    source: _builtins.str
+    """source of the weights."""
+    device: _builtins.str
+    """device it runs on."""
+    bucket: _builtins.int
+    """bucket is the rows of the smallest pass under DETERMINISM_STRICT."""
+    max_batch: _builtins.int
+    """max_batch is the most rows of one pass."""
+    min_side: _builtins.int
+    """min_side of a picture, in pixels."""
+    @_builtins.property
+    def styles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """styles that may be mixed; none where it has one way to go."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        channels: _builtins.int = ...,
+        output_channels: _builtins.int = ...,
+        scale: _builtins.int = ...,
+        multiple: _builtins.int = ...,
+        tile: _builtins.int = ...,
+        overlap: _builtins.int = ...,
+        styles: _abc.Iterable[_builtins.str] | None = ...,
+        sha256: _builtins.str = ...,
+        licence: _builtins.str = ...,
+        source: _builtins.str = ...,
+        device: _builtins.str = ...,
+        bucket: _builtins.int = ...,
+        max_batch: _builtins.int = ...,
+        min_side: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "channels", b"channels", "description", b"description", "device", b"device", "licence", b"licence", "max_batch", b"max_batch", "min_side", b"min_side", "multiple", b"multiple", "name", b"name", "output_channels", b"output_channels", "overlap", b"overlap", "scale", b"scale", "sha256", b"sha256", "source", b"source", "styles", b"styles", "tile", b"tile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Translator: _TypeAlias = Translator  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -279,6 +453,7 @@ class Limits(_message.Message):
     MAX_DEADLINE_S_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_MEMORY_FIELD_NUMBER: _builtins.int
     MAX_QUERIES_FIELD_NUMBER: _builtins.int
+    MAX_WHOLE_PIXELS_FIELD_NUMBER: _builtins.int
     max_images: _builtins.int
     """max_images in one request."""
     max_image_bytes: _builtins.int
@@ -313,6 +488,10 @@ class Limits(_message.Message):
     """
     max_queries: _builtins.int
     """max_queries of an attack that sees answers only, no gradients."""
+    max_whole_pixels: _builtins.int
+    """max_whole_pixels of a picture for a translator that has no tiles: a pass of it holds
+    up all others.
+    """
     def __init__(
         self,
         *,
@@ -330,10 +509,11 @@ class Limits(_message.Message):
         max_deadline_s: _builtins.float = ...,
         max_image_memory: _builtins.int = ...,
         max_queries: _builtins.int = ...,
+        max_whole_pixels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_image_memory", b"max_image_memory", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_queries", b"max_queries", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline_s", b"default_deadline_s", "max_deadline_s", b"max_deadline_s", "max_image_bytes", b"max_image_bytes", "max_image_memory", b"max_image_memory", "max_images", b"max_images", "max_message_bytes", b"max_message_bytes", "max_pixels", b"max_pixels", "max_queries", b"max_queries", "max_reply_bytes", b"max_reply_bytes", "max_restarts", b"max_restarts", "max_side", b"max_side", "max_steps", b"max_steps", "max_stream_items", b"max_stream_items", "max_waiting_cost", b"max_waiting_cost", "max_whole_pixels", b"max_whole_pixels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
