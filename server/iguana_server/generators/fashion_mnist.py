@@ -24,7 +24,7 @@ from iguana_server.synthesis.base import Loader
 WEIGHTS = Path(__file__).with_name("weights") / "fashion_mnist_gan.safetensors"
 SHA256 = ""
 LATENT = 100  # as the DCGAN's
-WIDTH = 32  # channels at 28 x 28
+WIDTH = 24  # channels at 28 x 28
 
 Norm = Callable[[int], nn.Module]  # channels -> a normalisation without weights
 
@@ -57,6 +57,7 @@ class Net(nn.Module):
     def __init__(self, width: int = WIDTH, norm: Norm = plain) -> None:
         super().__init__()
         self.first = nn.Linear(LATENT, 49 * 3 * width, bias=False)
+        self.start = nn.Embedding(len(CLASSES), 49 * 3 * width)  # the class's own picture at 7 x 7
         self.up = nn.ModuleList(
             [
                 nn.ConvTranspose2d(3 * width, 2 * width, 4, 2, 1, bias=False),
@@ -68,7 +69,8 @@ class Net(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
         """Map codes and labels to pixels."""
-        x = self.first(z).view(len(z), 7, 7, -1).permute(0, 3, 1, 2)  # channels_last as it is
+        x = self.first(z) + self.start(label)
+        x = x.view(len(z), 7, 7, -1).permute(0, 3, 1, 2)  # channels_last as it is
         x = self.norms[0](x, label).relu()
         for up, norm in zip(self.up, self.norms[1:], strict=True):
             x = norm(up(x), label).relu()

@@ -25,6 +25,7 @@ class Loss(nn.Module):
 
     name: ClassVar[str]
     labelled: ClassVar[bool] = False  # real pictures have a target, which can be smoothed
+    autoencodes: ClassVar[bool] = False  # the critic answers with an autoencoder's error
     penalised: ClassVar[bool] = False  # by the gradient in each row: BatchNorm in the critic would mix rows
 
     def __init__(self, real: float = 1.0, penalty: float = 10.0, clip: float = 0.01) -> None:
@@ -160,6 +161,7 @@ class BEGAN(Loss):
     """
 
     name = "began"
+    autoencodes = True
     gamma: ClassVar[float] = 0.5
     gain: ClassVar[float] = 0.001
     k: Tensor

@@ -40,4 +40,5 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def _normal(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.mean(0), x.T.cov()
+    centred = x - x.mean(0)
+    return x.mean(0), centred.T @ centred / (len(x) - 1)

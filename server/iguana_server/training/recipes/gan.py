@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from iguana_server.generators import fashion_mnist as model
+from iguana_server.models.fashion_mnist import CLASSES
 from iguana_server.training import fashion_mnist as files
 from iguana_server.training import quality, ranks, sheet
+from iguana_server.training.autoencoder import Autoencoder
 from iguana_server.training.game import Data, Game, Move, Nets, Player
 from iguana_server.training.losses import LOSSES, Loss
 from iguana_server.training.settings import choice, setting, switch
+from iguana_server.training.virtual import Referenced, VirtualNorm
 
 JUDGED = 5000  # generated pictures that figures are of
+REFERENCE = 40  # rows of virtual batch norm's reference batch: four of each class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,9 @@ class GAN(Game):
     data_name = "Fashion-MNIST, Xiao et al. 2017, arXiv:1708.07747"
     data_licence = files.LICENCE
 
+    epochs: int = setting(12, low=1, high=10_000, doc="times that figures are taken and the state is saved")
+    steps: int = setting(600, low=1, high=1_000_000, doc="steps of an epoch")
+    rate: float = setting(1e-3, low=0, high=1, doc="learning rate of the generator (Adam)")
     loss: str = choice("non-saturating", LOSSES, doc="what both descend")
     critic_steps: int = setting(
         1, low=1, high=100, doc="moves of the discriminator for each of the generator"
@@ -61,14 +68,24 @@ class GAN(Game):
         found = super().faults()
         if self.smoothing < 1 and self.loss in LOSSES and not LOSSES[self.loss].labelled:
             found.append(("smoothing", f"want 1 for {self.loss}, which has no targets, got {self.smoothing}"))
+        if self.spectral and self.loss in LOSSES and LOSSES[self.loss].autoencodes:
+            found.append(("spectral", f"want it off for {self.loss}, whose critic is an autoencoder, got on"))
         return found
 
     def nets(self) -> dict[str, nn.Module]:
         """Build both, and the loss, which may have a state."""
         loss = LOSSES[self.loss](self.smoothing, self.penalty, self.clip)
-        return {"generator": model.Net(self.width), "critic": self._critic(loss), "loss": loss}
+        return {"generator": self._generator(), "critic": self._critic(loss), "loss": loss}
+
+    def _generator(self) -> nn.Module:
+        if not self.virtual:
+            return model.Net(self.width)
+        net = model.Net(self.width, lambda _: VirtualNorm(REFERENCE))
+        return Referenced(net, torch.randn(REFERENCE, model.LATENT), torch.arange(REFERENCE) % len(CLASSES))
 
     def _critic(self, loss: Loss) -> nn.Module:
+        if loss.autoencodes:
+            return Autoencoder(self.width)
         if self.spectral:
             return model.Critic(self.width, lambda _: nn.Identity()).apply(_spectral)
         return model.Critic(self.width, partial(nn.GroupNorm, 1) if loss.penalised else nn.BatchNorm2d)
