@@ -1,4 +1,4 @@
-"""The command `iguana-server`: serve, config, train, calibrate, evaluate. A setting is a flag named as in the file."""
+"""The command `iguana-server`: serve, config, train, calibrate, synthesize, evaluate. A setting is a flag named as in the file."""
 
 from __future__ import annotations
 
@@ -233,6 +233,106 @@ def robustness(
         _fail(error, 2)
     else:
         typer.echo(out / "index.html")
+
+
+@evaluate.command("gan")
+def gan(
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="the real pictures: folder of Fashion-MNIST's IDX files (.gz) or of pictures, or an .npz"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the report")],
+    model: Annotated[str, typer.Option(help="a built-in generator")] = "",
+    images: Annotated[
+        Path | None,
+        typer.Option(help="made pictures, in place of --model: folder of IDX or PNG files, or an .npz"),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="what was trained on, as --data; none: the training files in --data, if there"),
+    ] = None,
+    extractor: Annotated[
+        str,
+        typer.Option(
+            help="whose features are compared: a built-in classifier, or the file pt_inception-2015-12-05; "
+            "none: fashion-mnist-cnn for its pictures"
+        ),
+    ] = "",
+    n: Annotated[int, typer.Option("--n", min=2, help="made pictures")] = 10_000,
+    splits: Annotated[int, typer.Option(min=1, help="of the inception score")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="of codes and subsets")] = 0,
+) -> None:
+    """Hold made pictures beside real ones: FID, KID, inception score, precision, recall, copies; a report."""
+    process.prepare()
+    from rich.console import Console  # noqa: PLC0415 (after prepare(), as below)
+
+    from iguana_server.evaluation.gan import GanEvaluation  # noqa: PLC0415
+
+    try:
+        asked = GanEvaluation(
+            data=data,
+            out=out,
+            model=model,
+            images=images,
+            train=train,
+            extractor=extractor,
+            n=n,
+            splits=splits,
+            seed=seed,
+        )
+        asked.run(Console(width=None if sys.stdout.isatty() else 140))
+    except (ServeError, OSError) as error:
+        _fail(error, 2)
+    else:
+        typer.echo(out / "index.html")
+
+
+@evaluate.command("privacy")
+def privacy(
+    synthetic: Annotated[Path, typer.Option(help="folder of iguana-server synthesize")],
+    data: Annotated[
+        Path, typer.Option(help="folder of Fashion-MNIST's IDX files (.gz), trained on by the model")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the report")],
+    epochs: Annotated[int, typer.Option(min=1, help="of either classifier's training")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="of trainings and samples")] = 0,
+) -> None:
+    """Say what a synthetic set is good for, and what it gives away: accuracy, copies, membership; a report."""
+    process.prepare()
+    from rich.console import Console  # noqa: PLC0415 (after prepare(), as below)
+
+    from iguana_server.evaluation.privacy import PrivacyEvaluation  # noqa: PLC0415
+
+    try:
+        asked = PrivacyEvaluation(synthetic=synthetic, data=data, out=out, epochs=epochs, seed=seed)
+        asked.run(Console(width=None if sys.stdout.isatty() else 140))
+    except (ServeError, OSError) as error:
+        _fail(error, 2)
+    else:
+        typer.echo(out / "index.html")
+
+
+@app.command("synthesize")
+def synthesize(
+    model: Annotated[str, typer.Option(help="a built-in generator of grey pictures by class")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder to write")],
+    n: Annotated[int, typer.Option("--n", min=1, help="pictures")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="of all codes")] = 0,
+) -> None:
+    """Write a labelled synthetic data set, balanced over the classes, as Fashion-MNIST's files."""
+    process.prepare()
+    from rich.console import Console  # noqa: PLC0415 (after prepare(), as below)
+
+    from iguana_server.evaluation.synthetic import synthesize  # noqa: PLC0415
+
+    try:
+        made = synthesize(model, n, seed, out, Console(width=None if sys.stdout.isatty() else 140))
+    except (ServeError, OSError) as error:
+        _fail(error, 2)
+    else:
+        typer.echo(f"{out}: {made.n} pictures of {made.model}, seed {made.seed}")
 
 
 def _leave_after(seconds: float) -> None:

@@ -12,18 +12,111 @@ from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
-from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, model_pb2
+from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, generate_pb2, model_pb2, translate_pb2
 from iguana_server.attacks.catalog import CATALOG
 from iguana_server.rpc.method import METHODS
-from tests.rpc.service import LIMITS, Service, tensors
+from tests.made import SHAPE as MADE
+from tests.rpc.service import LIMITS, Service, pixels, tensor, tensors
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FREE = "any value is legal"
+LABEL = attack_pb2.ClassRef(index=1)
+_NAMES = "want a letter or _, then at most 63 letters, digits or _, and none of lerp, mean, seed, slerp"
+_STRICT = ("determinism: 3", "determinism", "want DETERMINISM_STRICT or DETERMINISM_FAST, got 3")
+_PNG = ("encoding: 3", "encoding", "want ENCODING_PNG or ENCODING_TENSOR, got 3")
 
 # The message and its field; a request (beside a sound one of three samples) that passes the bound, as text;
 # the path of the field that must be named, and what must be said of it.
 PAST: dict[str, tuple[str, str, str] | str] = {
+    "GenerateRequest.model": (
+        "model: 'Faces'",
+        "model",
+        "want a generator's name from ModelService.ListModels, got 'Faces'",
+    ),
+    "GenerateRequest.seeds": ("seeds: [1, 2, 3, 4, 5, 6]", "seeds", "want 1..6 pictures, got 7"),
+    "GenerateRequest.latents": (
+        "latents {}",
+        "seeds",
+        "want one of seeds, latents and expressions, got seeds",
+    ),
+    "GenerateRequest.codes": ("codes {}", "codes", "want none without expressions, got 1"),
+    "GenerateRequest.expressions": (
+        "expressions: 'a'",
+        "seeds",
+        "want one of seeds, latents and expressions, got seeds and expressions",
+    ),
+    "GenerateRequest.labels": ("labels {} labels {}", "labels", "want 1 class, got 2"),
+    "GenerateRequest.truncation": ("truncation: 11", "truncation", "want 0 or [0.1, 10], got 11.0"),
+    "GenerateRequest.encoding": _PNG,
+    "GenerateRequest.determinism": _STRICT,
+    "GenerateRequest.return_latents": FREE,
+    "Code.name": ("expressions: 'a' codes { name: '1' seed: 1 }", "codes[0].name", _NAMES),
+    "Code.seed": FREE,
+    "Code.latent": (
+        "expressions: 'a' codes { name: 'a' latent { shape: 11 } }",
+        "codes[0].latent.shape",
+        "want [12], got [11]",
+    ),
+    "WatchGenerateRequest.request": (
+        "request { model: '-' }",
+        "request.model",
+        "want a generator's name from ModelService.ListModels",
+    ),
+    "StreamGenerateRequest.id": (f"id: '{'i' * 65}'", "id", "want at most 64 characters, got 65"),
+    "StreamGenerateRequest.request": (
+        "request { model: '-' }",
+        "request.model",
+        "want a generator's name from ModelService.ListModels",
+    ),
+    "InvertRequest.model": (
+        "model: ''",
+        "model",
+        "want a generator's name from ModelService.ListModels, got ''",
+    ),
+    "InvertRequest.images": ("images {} " * 4, "images", "want 1..6 images, got 7"),
+    "InvertRequest.labels": ("labels { index: 3 } labels {}", "labels[1].index", "want 0..2, got 3"),
+    "InvertRequest.steps": ("steps: [1, 2, 51]", "steps", "want 1 or 3 values in [1, 50], got [1, 2, 51]"),
+    "InvertRequest.rate": ("rate: nan", "rate", "want 1 or 3 values in [0, 1], got [nan]"),
+    "InvertRequest.prior": ("prior: [0, 1]", "prior", "want 1 or 3 values in [0, 1], got [0.0, 1.0]"),
+    "InvertRequest.restarts": ("restarts: 5", "restarts", "want 1..4, got 5"),
+    "InvertRequest.seed": FREE,
+    "InvertRequest.encoding": _PNG,
+    "InvertRequest.determinism": _STRICT,
+    "ScoreRequest.model": (
+        "model: ''",
+        "model",
+        "want a generator's name from ModelService.ListModels, got ''",
+    ),
+    "ScoreRequest.images": ("images {} " * 4, "images", "want 1..6 images, got 7"),
+    "ScoreRequest.labels": ("labels { index: 3 } labels {}", "labels[1].index", "want 0..2, got 3"),
+    "ScoreRequest.determinism": _STRICT,
+    "TranslateRequest.model": (
+        "model: ''",
+        "model",
+        "want a translator's name from ModelService.ListModels, got ''",
+    ),
+    "TranslateRequest.images": ("images {} " * 4, "images", "want 1..6 images, got 7"),
+    "TranslateRequest.styles": ("styles {}", "styles[0].name", "want a style of painter, each once, got ''"),
+    "TranslateRequest.encoding": _PNG,
+    "TranslateRequest.determinism": _STRICT,
+    "Style.name": ("styles { name: 'x' }", "styles[0].name", "want a style of painter, each once, got 'x'"),
+    "Style.weight": (
+        "styles { name: 'oil' weight: 1001 }",
+        "styles[0].weight",
+        "want (0, 1000], or 0 for 1, got 1001.0",
+    ),
+    "WatchTranslateRequest.request": (
+        "request { model: '-' }",
+        "request.model",
+        "want a translator's name from ModelService.ListModels",
+    ),
+    "StreamTranslateRequest.id": (f"id: '{'i' * 65}'", "id", "want at most 64 characters, got 65"),
+    "StreamTranslateRequest.request": (
+        "request { model: '-' }",
+        "request.model",
+        "want a translator's name from ModelService.ListModels",
+    ),
     "ClassifyRequest.model": (
         "model: 'Small'",
         "model",
@@ -380,6 +473,14 @@ REQUESTS: tuple[Any, ...] = (
     attack_pb2.WatchAttackRequest,
     attack_pb2.StreamAttackRequest,
     attack_pb2.AttackRemoteRequest,
+    generate_pb2.GenerateRequest,
+    generate_pb2.WatchGenerateRequest,
+    generate_pb2.StreamGenerateRequest,
+    generate_pb2.InvertRequest,
+    generate_pb2.ScoreRequest,
+    translate_pb2.TranslateRequest,
+    translate_pb2.WatchTranslateRequest,
+    translate_pb2.StreamTranslateRequest,
     model_pb2.ListModelsRequest,
     model_pb2.ListAttacksRequest,
 )
@@ -403,21 +504,24 @@ async def test_every_field_of_every_request_is_in_the_table() -> None:
 
 def sound(request: type[Any]) -> Any:
     """A request that would be answered, of three samples."""
-    if request is classify_pb2.ClassifyRequest:
-        return classify_pb2.ClassifyRequest(model="small", images=tensors(3))
-    if request is attack_pb2.AttackRequest:
-        return attack_pb2.AttackRequest(model="small", images=tensors(3), pgd=attack_pb2.Pgd())
-    if request is detect_pb2.DetectRequest:
-        return detect_pb2.DetectRequest(model="small", images=tensors(3))
     if request is attack_pb2.AttackRemoteRequest:
         square = attack_pb2.AttackRequest(images=tensors(3), square=attack_pb2.Square(queries=[9]))
         model = attack_pb2.RemoteModel(height=12, width=14, channels=3, classes=5)
         return request(start=attack_pb2.RemoteStart(request=square, model=model))
-    inner = {
-        classify_pb2.StreamClassifyRequest: classify_pb2.ClassifyRequest,
-        detect_pb2.StreamDetectRequest: detect_pb2.DetectRequest,
-    }.get(request, attack_pb2.AttackRequest)
-    return request(request=sound(inner))
+    made = [tensor(one) for one in pixels(3, shape=MADE)]
+    whole: dict[Any, dict[str, Any]] = {
+        classify_pb2.ClassifyRequest: {"model": "small", "images": tensors(3)},
+        attack_pb2.AttackRequest: {"model": "small", "images": tensors(3), "pgd": attack_pb2.Pgd()},
+        detect_pb2.DetectRequest: {"model": "small", "images": tensors(3)},
+        generate_pb2.GenerateRequest: {"model": "clothes", "seeds": [1]},
+        generate_pb2.InvertRequest: {"model": "clothes", "images": made, "labels": [LABEL]},
+        generate_pb2.ScoreRequest: {"model": "clothes", "images": made, "labels": [LABEL]},
+        translate_pb2.TranslateRequest: {"model": "painter", "images": tensors(3)},
+    }
+    if request in whole:
+        return request(**whole[request])
+    inner = request.DESCRIPTOR.fields_by_name["request"].message_type.name
+    return request(request=sound(next(kind for kind in whole if kind.DESCRIPTOR.name == inner)))
 
 
 def request_of(entry: str, change: str) -> Any:
@@ -426,11 +530,15 @@ def request_of(entry: str, change: str) -> Any:
     other: Any = detect_pb2.DetectRequest if owner == "Guard" else attack_pb2.AttackRequest
     if owner.startswith("Remote"):
         other = attack_pb2.AttackRemoteRequest
+    if owner in ("Code", "Style"):
+        other = generate_pb2.GenerateRequest if owner == "Code" else translate_pb2.TranslateRequest
     request = next((r for r in REQUESTS if r.DESCRIPTOR.name == owner), other)
     made = sound(request)
     for name in ("model", "request"):
         if change.startswith(name):
             made.ClearField(name)
+    if owner == "Code":
+        made.ClearField("seeds")
     text_format.Merge(change, made)
     return made
 
@@ -443,9 +551,8 @@ async def _last(replies: Any) -> Any:
 async def violations(service: Service, request: Any) -> list[tuple[str, str]]:
     """What the server says of a request that it refuses."""
     name = type(request).__name__.removesuffix("Request")
-    stub: Any = (
-        service.attack if "Attack" in name else service.detect if "Detect" in name else service.classify
-    )
+    package = type(request).DESCRIPTOR.file.name.rpartition("/")[2].removesuffix(".proto")
+    stub: Any = getattr(service, package)
     call = getattr(stub, name)
     if name == "AttackRemote":
         start = [sound(type(request))] if request.HasField("answer") else []

@@ -99,7 +99,7 @@ def test_parameters_are_those_of_the_network(put: Put) -> None:
 def test_direction_is_what_the_files_name_says(put: Put, name: str, direction: str) -> None:
     report = doctor.examine(put(small(), name))
     assert report.direction == direction
-    said = direction or "the name of the file does not say"
+    said = direction or "not said by the name"
     assert f"direction   {said}" in report.lines()
 
 
@@ -160,6 +160,20 @@ def test_doubles_are_brought_to_floats(put: Put) -> None:
 def test_a_network_in_a_larger_checkpoint_is_found(put: Put) -> None:
     report = mended(put, {"epoch": 3, "netG": small(), "optimizer": {"state": {}, "param_groups": []}})
     assert report.repairs == ("taken from the entry 'netG' of the checkpoint",)
+
+
+def test_one_of_several_networks_is_chosen_by_name(put: Put) -> None:
+    path = put({"G_A": small("batch"), "G_B": small(), "D_A": published.patchgan_state(3, 4, 3, "batch")})
+    net, report = doctor.load_generator(path, "G_B")
+    want = published.resnet(small(), noise(), 6, "instance")
+    torch.testing.assert_close(net.eval()(noise()), want, rtol=0, atol=1e-5)
+    assert report.direction == "B to A"
+    assert doctor.examine(path, "G_A").norm == "batch"
+    assert not doctor.examine(path, "D_A").generator
+    with pytest.raises(ModelRefused, match=r"want tensors under 'G', got G_A, G_B, D_A"):
+        doctor.examine(path, "G")
+    with pytest.raises(ModelRefused, match=r"want tensors under 'G', got none"):
+        doctor.examine(put(small()), "G")
 
 
 def test_several_repairs_are_all_said(put: Put) -> None:

@@ -1,1 +1,1 @@
-"""`iguana-server evaluate robustness`: how much of a data set a model still sees rightly under attack."""
+"""`iguana-server evaluate`: robustness under attack, made pictures beside real ones, what synthetic data give away."""

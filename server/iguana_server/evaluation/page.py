@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd }
 td { text-align: right } td:first-child, th { text-align: left } img { max-width: 100% }
@@ -32,7 +32,7 @@ def page(report: Mapping[str, Any], folder: Path, plots: Sequence[Path]) -> str:
         *(_warning(trial) for trial in report["trials"] if trial["warning"]),
         "<h2>Attacks</h2>",
         _table(_COLUMNS, (_row(trial) for trial in report["trials"])),
-        *(f'<p><img alt="{plot.stem}" src="{_inline(plot)}"></p>' for plot in plots),
+        *(f'<p><img alt="{plot.stem}" src="{inline(plot)}"></p>' for plot in plots),
         "<h2>By class</h2>",
         _by_class(report),
         "<h2>Worst pictures</h2>",
@@ -41,7 +41,7 @@ def page(report: Mapping[str, Any], folder: Path, plots: Sequence[Path]) -> str:
         "<h2>What was run</h2>",
         _table(("", ""), ((False, (name, str(value))) for name, value in subject.items())),
     ]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
@@ -116,7 +116,7 @@ def _pair(entry: Mapping[str, Any], folder: Path) -> str:
         f"<br>{_said(entry['before'])} → {_said(entry['after'])}<br>Linf {entry['linf']:.4f}, L2 {entry['l2']:.3f}"
     )
     images = "".join(
-        f'<img alt="{side}" src="{_inline(folder / entry[f"{side}_picture"])}"> '
+        f'<img alt="{side}" src="{inline(folder / entry[f"{side}_picture"])}"> '
         for side in ("clean", "forged")
     )
     return f"<figure>{images}<figcaption>{said}</figcaption></figure>"
@@ -135,7 +135,8 @@ def _table(columns: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]]) -
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _inline(path: Path) -> str:
+def inline(path: Path) -> str:
+    """A PNG file as the address of a picture."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

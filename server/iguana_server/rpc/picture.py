@@ -22,6 +22,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # by channels
 MOST_SCANS = 100  # of a JPEG file: each costs a pass over all pixels; real ones have about ten
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG_SIZE = 24  # bytes of a PNG file to the end of its size
 _HEADER = 30  # bytes of a WebP file that hold its size
 _RLE = 3  # zlib's Z_RLE: a forged picture is noise, in which no match is worth looking for
 
@@ -132,6 +133,9 @@ def reread(png: bytes) -> NDArray[np.uint8]:
 def _check_magic(data: bytes, limits: Limits, refuse: Refuse) -> None:
     """Refuse other formats, JPEG of too many scans, and WebP of too large a canvas: Pillow allocates that before it tells its size."""
     if data.startswith(PNG_MAGIC):
+        if data[12:16] == b"IHDR" and len(data) >= _PNG_SIZE:  # Pillow would refuse the largest without their size
+            width, height = struct.unpack(">II", data[16:_PNG_SIZE])
+            _check_size(width, height, limits, refuse)
         return
     if data.startswith(JPEG_MAGIC):
         # A scan's own bytes never hold its marker; a thumbnail's may.

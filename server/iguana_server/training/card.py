@@ -101,7 +101,7 @@ def of_game(card: dict[str, Any], game: Game) -> str:
 - Weights: those of the last epoch{f"; running averages: {averaged}" if averaged else ""}.
 - Training: {card["cpu_seconds"]:,} CPU seconds.
 - Data: {card["data"]}; licence {card["data_licence"]}; sha256 `{card["data_sha256"]}`.
-- Licence of the weights: Apache-2.0, as the rest of this repository.
+- Licence of the weights: {game.licence}.
 - sha256 of the weights: `{card["sha256"]}`
 
 Made by

@@ -49,6 +49,7 @@ class Game(Settings):
     data_name: ClassVar[str]
     data_folder: ClassVar[str]  # where a package puts the data, for the card
     data_licence: ClassVar[str]
+    licence: ClassVar[str] = "Apache-2.0, as the rest of this repository"  # of the weights
 
     epochs: int = setting(20, low=1, high=10_000, doc="times that figures are taken and the state is saved")
     steps: int = setting(500, low=1, high=1_000_000, doc="steps of an epoch")

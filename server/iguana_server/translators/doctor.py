@@ -67,7 +67,7 @@ class Report:
     norm: Norm
     dropout: bool | None  # None: the tensors do not show it
     parameters: int
-    direction: str  # as the file's name says; "" where it says nothing
+    direction: str  # as the name of the entry or the file says; "" where it says nothing
     repairs: tuple[str, ...]  # made on the way in
 
     @property
@@ -113,7 +113,7 @@ class Report:
         if self.generator:
             said.append(f"dropout     {self._dropout()}")
             said.append(f"sides       multiples of {self.multiple} pixels, in [-1, 1]")
-        said.append(f"direction   {self.direction or 'the name of the file does not say'}")
+        said.append(f"direction   {self.direction or 'not said by the name'}")
         said += [f"repair      {repair}" for repair in self.repairs] or ["repair      none needed"]
         said.append(f"sha256      {self.sha256}")
         return said
@@ -132,17 +132,20 @@ class Report:
         return "in the blocks; off when served" if self.dropout else "none"
 
 
-def examine(path: Path) -> Report:
-    """Say what the network in `path` is. Raises ModelRefused where it is none that is known; OSError."""
-    return _read(path)[1]
+def examine(path: Path, entry: str | None = None) -> Report:
+    """Say what the network in `path` is.
+
+    `entry` names it where a checkpoint holds several. Raises ModelRefused where it is none that is known; OSError.
+    """
+    return _read(path, entry)[1]
 
 
-def load_generator(path: Path) -> tuple[nn.Module, Report]:
+def load_generator(path: Path, entry: str | None = None) -> tuple[nn.Module, Report]:
     """Build the generator in `path` with its weights, every tensor in its place.
 
-    Raises ModelRefused where the file holds a discriminator, or no network that is known; OSError.
+    `entry` names it where a checkpoint holds several. Raises ModelRefused where the file holds a discriminator, or no network that is known; OSError.
     """
-    tensors, report = _read(path)
+    tensors, report = _read(path, entry)
     if not report.generator:
         raise ModelRefused(f"{path.name}: want a generator, got a discriminator ({report.architecture})")
     net = report.build()
@@ -155,6 +158,7 @@ def from_checkpoint(
     *,
     name: str,
     device: torch.device,
+    entry: str | None = None,
     side: int | None = None,
     bucket: int = 1,
     max_batch: int | None = None,
@@ -164,11 +168,11 @@ def from_checkpoint(
 ) -> Translator:
     """Return a user's own CycleGAN or pix2pix generator as a translator.
 
-    `side` is that of the squares it was trained on (default: 256, or what a deeper U-Net needs); pictures stay
-    whole, whatever their size. Raises ModelRefused where the file is no generator, or of other pictures than grey
+    `entry` names it where a checkpoint holds several. `side` is that of the squares it was trained on (default: 256,
+    or what a deeper U-Net needs); pictures stay whole, whatever their size. Raises ModelRefused where the file is no generator, or of other pictures than grey
     and RGB; OSError.
     """
-    net, report = load_generator(path)
+    net, report = load_generator(path, entry)
     spec = Spec(
         name=name,
         channels=(report.inputs, report.outputs),
@@ -186,10 +190,10 @@ def from_checkpoint(
     return Translator(spec, net, sha256=report.sha256, device=device)
 
 
-def _read(path: Path) -> tuple[Tensors, Report]:
+def _read(path: Path, wanted: str | None) -> tuple[Tensors, Report]:
     """Return the tensors in a file, repaired, and what they are; they fit what the report builds."""
     content, sha256 = packaged.read(path)
-    tensors, entry = _unwrap(path.name, content)
+    tensors, entry = _unwrap(path.name, content, wanted)
     repairs = [f"taken from the entry {entry!r} of the checkpoint"] if entry else []
     for repair in (_strip, _rename, _widen):
         tensors, said = repair(tensors)
@@ -212,24 +216,26 @@ def _read(path: Path) -> tuple[Tensors, Report]:
         norm=norm,
         dropout=_dropout(tensors) if architecture == "resnet" else None if architecture == "unet" else False,
         parameters=sum(t.numel() for k, t in tensors.items() if k.endswith((".weight", ".bias"))),
-        direction=next((side for pattern, side in SIDES if re.search(pattern, path.stem)), ""),
+        direction=_direction(entry) or _direction(path.stem),
         repairs=tuple(repairs),
     )
     _compare(report, tensors)
     return tensors, report
 
 
-def _unwrap(name: str, content: Any) -> tuple[Tensors, str]:
-    """Return the tensors of a state dict, or of the only one in a checkpoint, and its entry's name."""
-    if _is_state(content):
+def _unwrap(name: str, content: Any, wanted: str | None) -> tuple[Tensors, str]:
+    """Return the tensors of a state dict, or of one in a checkpoint, and its entry's name."""
+    if wanted is None and _is_state(content):
         return dict(content), ""
     entries = content.items() if isinstance(content, Mapping) else ()
     states = {str(key): value for key, value in entries if _is_state(value)}
-    if len(states) != 1:
+    if wanted is None and len(states) != 1:
         got = f"those of {len(states)}: {', '.join(states)}" if states else f"a {type(content).__name__}"
         raise ModelRefused(f"{name}: want the tensors of one network by their names, got {got}")
-    ((entry, state),) = states.items()
-    return dict(state), entry
+    if wanted is not None and wanted not in states:
+        raise ModelRefused(f"{name}: want tensors under {wanted!r}, got {', '.join(states) or 'none'}")
+    entry = next(iter(states)) if wanted is None else wanted
+    return dict(states[entry]), entry
 
 
 def _is_state(value: Any) -> bool:
@@ -276,6 +282,11 @@ def _drop_statistics(tensors: Tensors) -> tuple[Tensors, str]:
     kept = {k: t for k, t in tensors.items() if k.rsplit(".", 1)[-1] not in STATISTICS}
     dropped = len(tensors) - len(kept)
     return kept, f"{dropped} running statistics of InstanceNorm dropped" if dropped else ""
+
+
+def _direction(name: str) -> str:
+    """Tell the direction of a cycle by a name."""
+    return next((side for pattern, side in SIDES if re.search(pattern, name)), "")
 
 
 def _architecture(name: str, tensors: Tensors) -> Architecture:

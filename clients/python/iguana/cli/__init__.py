@@ -1,4 +1,4 @@
-"""The command line: `iguana classify`, `attack`, `models`, `attacks`, `health`."""
+"""The command line: `iguana classify`, `attack`, `detect`, `generate`, `translate`, ...."""
 
 from iguana.cli.app import main
 

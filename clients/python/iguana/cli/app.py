@@ -12,8 +12,11 @@ from iguana.channel import DEFAULT_TARGET
 from iguana.cli import exits, output, table
 from iguana.cli.bar import watched
 from iguana.cli.document import print_document, to_document
+from iguana.cli.generate import generate, invert
 from iguana.cli.number import parse_number, parse_parameters
+from iguana.cli.options import Images, Json, ModelName, Server
 from iguana.cli.sheet import draw_sheet
+from iguana.cli.translate import translate
 from iguana.client import Client
 from iguana.errors import invalid
 from iguana.parameter import METHODS
@@ -25,16 +28,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Classify pictures, and forge pictures that a model takes for something else.\n\n"
+    help="Classify pictures, forge pictures that a model takes for something else, make and translate pictures.\n\n"
     "The server is --server, or the environment variable IGUANA_SERVER.",
 )
-
-Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG or WebP files; all are one request.")
-]
-ModelName = Annotated[str, typer.Option("--model", help="A name from `iguana models`.")]
-Server = Annotated[str, typer.Option(envvar="IGUANA_SERVER", metavar="HOST:PORT", help="The server.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def main() -> None:
@@ -174,7 +170,7 @@ def attack(
     """
     console = Console(stderr=True, quiet=as_json)
     with exits.refusals(as_json):
-        paths = [] if write is None else output.forged_paths(write, images)
+        paths = [] if write is None else output.paths(write, images, "forged")
         if sheet is not None:
             output.check_folder("--sheet", sheet)
         options: dict[str, Any] = {
@@ -219,15 +215,26 @@ def attack(
     raise typer.Exit(exits.of_results(answer.results))
 
 
+app.command()(generate)
+app.command()(invert)
+app.command()(translate)
+
+
 @app.command()
 def models(server: Server = DEFAULT_TARGET, as_json: Json = False) -> None:
-    """List the loaded models."""
+    """List the loaded models: classifiers, generators, translators."""
     with exits.refusals(as_json), Client(server) as client:
         listed = client.models()
     if as_json:
-        print_document({"models": listed, "limits": listed.limits})
-    else:
-        Console().print(table.models_table(listed))
+        networks = {"generators": listed.generators, "translators": listed.translators}
+        print_document({"models": listed, **networks, "limits": listed.limits})
+        return
+    console = Console()
+    console.print(table.models_table(listed))
+    if listed.generators:
+        console.print(table.generators_table(listed.generators))
+    if listed.translators:
+        console.print(table.translators_table(listed.translators))
 
 
 @app.command()

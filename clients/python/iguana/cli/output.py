@@ -8,24 +8,24 @@ from pathlib import Path
 from iguana.errors import invalid
 
 
-def forged_paths(output: Path, images: Sequence[Path]) -> list[Path]:
-    """The file of each forgery: `output` itself for one image, NAME-forged.png in that folder for several.
+def paths(output: Path, images: Sequence[Path], suffix: str) -> list[Path]:
+    """The file of each picture: `output` itself for one image, NAME-SUFFIX.png in that folder for several.
 
     Raises `InvalidArgument` if that cannot be, before any work is done.
     """
     if len(images) == 1:
         if output.is_dir():
             raise invalid("--output", "a file for one image", f"the folder {output}")
-        paths = [output]
+        found = [output]
     else:
         if not output.is_dir():
             raise invalid("--output", f"an existing folder for {len(images)} images", output)
-        paths = [output / f"{image.stem}-forged.png" for image in images]
-        if len(set(paths)) < len(paths):
+        found = [output / f"{image.stem}-{suffix}.png" for image in images]
+        if len(set(found)) < len(found):
             raise invalid("--output", "images of different names", ", ".join(image.name for image in images))
-    for path in paths:
+    for path in found:
         check_folder("--output", path)
-    return paths
+    return found
 
 
 def check_folder(option: str, path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from rich.table import Table
 from rich.text import Text
 
-from iguana.listing import Attack, Model, Parameter
+from iguana.listing import Attack, Generator, Model, Parameter, Translator
 from iguana.result import AttackResult, Classification, ClassScore, Detection, Outcome
 
 _COLOUR = {Outcome.FOOLED: "green", Outcome.HELD: "yellow", Outcome.ALREADY: "cyan", Outcome.FAILED: "red"}
@@ -96,6 +96,30 @@ def models_table(models: list[Model]) -> Table:
     for model in models:
         size = f"{model.input.height}x{model.input.width}x{model.input.channels}"
         table.add_row(model.name, size, str(len(model.classes)), model.device, model.description)
+    return table
+
+
+def generators_table(generators: list[Generator]) -> Table:
+    """The loaded generators."""
+    table = Table()
+    for column in ("generator", "pictures", "latent", "classes", "licence", "description"):
+        table.add_column(column)
+    for one in generators:
+        size = f"{one.height}x{one.width}x{one.channels}"
+        classes = str(len(one.classes)) if one.classes else "-"
+        table.add_row(one.name, size, str(one.latent), classes, one.licence, one.description)
+    return table
+
+
+def translators_table(translators: list[Translator]) -> Table:
+    """The loaded translators."""
+    table = Table()
+    for column in ("translator", "channels", "scale", "tile", "styles", "licence", "description"):
+        table.add_column(column)
+    for one in translators:
+        channels = f"{one.channels} -> {one.output_channels}"
+        tile, styles = str(one.tile or "whole"), str(len(one.styles) or "-")
+        table.add_row(one.name, channels, f"x{one.scale}", tile, styles, one.licence, one.description)
     return table
 
 
