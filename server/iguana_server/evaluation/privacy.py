@@ -75,7 +75,7 @@ class PrivacyEvaluation:
         if isinstance(critic, tuple):
             attacks[CRITIC] = critic
         report: dict[str, Any] = {
-            "synthetic": asdict(told),
+            "synthetic": told.to_json(),
             "real_sha256": train.digest,
             "extractor": judge.name,
             "extractor_sha256": judge.sha256,
@@ -184,7 +184,6 @@ def _attacks(
     return found
 
 
-@torch.inference_mode()
 def _by_critic(
     told: Synthetic, members: Pictures, others: Pictures, stage: Stage
 ) -> tuple[Tensor, Tensor] | str:
@@ -205,7 +204,8 @@ def _by_critic(
         parts = zip(
             *(torch.split(column, critic.bucket) for column in (side.pixels, side.labels)), strict=True
         )
-        scores.append(torch.cat([critic(pixels.float() / 255, label).flatten() for pixels, label in parts]))
+        with torch.inference_mode():
+            scores.append(torch.cat([critic(pixels.float() / 255, label) for pixels, label in parts]))
     return scores[0], scores[1]
 
 
