@@ -16,13 +16,13 @@ from iguana_server.errors import ModelRefused
 from iguana_server.models import fashion_mnist
 from iguana_server.synthesis import catalog
 from iguana_server.training import fashion_mnist as data
-from iguana_server.translators import cyclegan
+from iguana_server.translators import cyclegan, pix2pix
 from iguana_server.translators.base import Translator
 from iguana_server.translators.stored import FOLDER
 from tests import clothes
 
 CPU = torch.device("cpu")
-NAMES = tuple(cyclegan.DIRECTIONS)
+NAMES = (*cyclegan.DIRECTIONS, pix2pix.NAME)
 
 
 def translate(name: str, x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def test_shipped_translator_passes_the_probe(name: str) -> None:
     assert served.sizes[0] == served.bucket
 
 
-@pytest.mark.parametrize("module", [cyclegan])
+@pytest.mark.parametrize("module", [cyclegan, pix2pix])
 def test_weights_are_those_of_their_card(module: object) -> None:
     weights, sha256 = module.WEIGHTS, module.SHA256  # type: ignore[attr-defined]
     assert f"sha256 of the weights: `{sha256}`" in weights.with_suffix(".md").read_text()
@@ -62,12 +62,12 @@ def test_all_weights_have_a_card() -> None:
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "weights.safetensors"
     with pytest.raises(ModelRefused, match=r"weights.safetensors: want the weights in .*, got none"):
-        cyclegan.load("sneaker-to-boot", CPU, other)
-    content = bytearray(cyclegan.WEIGHTS.read_bytes())
+        pix2pix.load(CPU, other)
+    content = bytearray(pix2pix.WEIGHTS.read_bytes())
     content[-1] ^= 1
     other.write_bytes(content)
-    with pytest.raises(ModelRefused, match=rf"weights.safetensors: want sha256 {cyclegan.SHA256}, got "):
-        cyclegan.load("sneaker-to-boot", CPU, other)
+    with pytest.raises(ModelRefused, match=rf"weights.safetensors: want sha256 {pix2pix.SHA256}, got "):
+        pix2pix.load(CPU, other)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,23 @@ def test_shoes_come_back() -> None:
     cycle = functional.l1_loss(back, x).item()
     assert cycle == pytest.approx(said(cyclegan.WEIGHTS, "a2b cycle L1"), abs=0.002)
     assert cycle < 0.5 * functional.l1_loss(there, x).item()
+
+
+def smiley() -> Tensor:
+    """A face that no data set has: a ring, two eyes, a mouth; black, 2 pixels wide, on white; [1, 1, 64, 64]."""
+    rows, columns = torch.meshgrid(torch.arange(64.0) - 31.5, torch.arange(64.0) - 31.5, indexing="ij")
+    radius = (rows.square() + columns.square()).sqrt()
+    eyes = ((rows + 6).square() + (columns.abs() - 7).square()).sqrt() < 2
+    mouth = ((radius - 11).abs() < 1) & (rows > 5)
+    return 1 - ((radius - 20.5).abs().lt(1) | eyes | mouth).float()[None, None]
+
+
+def test_a_face_becomes_yellow_and_keeps_its_lines() -> None:
+    x = smiley()
+    y = translate(pix2pix.NAME, x)[0]
+    assert y[:, x[0, 0] == 0].mean() < 0.25
+    corners = torch.stack([y[:, :6, :6], y[:, -6:, :6], y[:, :6, -6:], y[:, -6:, -6:]])
+    assert corners.min() > 0.9
+    red, green, blue = y[:, 28:36, 24:40].flatten(1).mean(1)  # below the eyes, above the mouth
+    assert min(red, green) > 0.7
+    assert blue < 0.5
