@@ -218,17 +218,6 @@ def test_batch_that_processes_cannot_share_is_refused(
         Match(folder, tmp_path, GAN(batch=20), 0)
 
 
-def test_frechet_distance_has_its_closed_forms() -> None:
-    rng = torch.Generator().manual_seed(0)
-    a = torch.randn(500, 16, generator=rng, dtype=torch.float64)
-    assert quality.frechet(a, a) == pytest.approx(0, abs=1e-9)
-    assert quality.frechet(a, a + 1) == pytest.approx(16, rel=1e-9)  # d c^2
-    one = torch.randn(500, 1, generator=rng, dtype=torch.float64)
-    assert quality.frechet(one, 3 * one) == pytest.approx(
-        float((2 * one.mean()) ** 2 + (2 * one.std()) ** 2), rel=1e-9
-    )
-
-
 def test_looks_are_the_classifiers() -> None:
     judge = classifier.CNN.load(torch.device("cpu"))
     x = torch.rand(30, 1, 28, 28, generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ from iguana_server.models.fashion_mnist import CLASSES, ROWS
 from iguana_server.synthesis.base import Loader
 
 WEIGHTS = Path(__file__).with_name("weights") / "fashion_mnist_gan.safetensors"
-SHA256 = ""
+SHA256 = "eab4a05c25126c53771dfee8a2334a8870924c58a2a806729f8b56ef1e134da4"
 LATENT = 100  # as the DCGAN's
 WIDTH = 24  # channels at 28 x 28
 

@@ -133,7 +133,9 @@ def reread(png: bytes) -> NDArray[np.uint8]:
 def _check_magic(data: bytes, limits: Limits, refuse: Refuse) -> None:
     """Refuse other formats, JPEG of too many scans, and WebP of too large a canvas: Pillow allocates that before it tells its size."""
     if data.startswith(PNG_MAGIC):
-        if data[12:16] == b"IHDR" and len(data) >= _PNG_SIZE:  # Pillow would refuse the largest without their size
+        if (
+            data[12:16] == b"IHDR" and len(data) >= _PNG_SIZE
+        ):  # Pillow would refuse the largest without their size
             width, height = struct.unpack(">II", data[16:_PNG_SIZE])
             _check_size(width, height, limits, refuse)
         return

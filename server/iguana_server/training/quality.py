@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from iguana_server.metrics.frechet import Moments, distance
 from iguana_server.models import fashion_mnist as model
 from iguana_server.models.base import Model
 
@@ -27,18 +28,5 @@ def looks(judge: Model, passes: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Return the Frechet distance of two normals fitted to features [n, F], [m, F] (Heusel et al. 2017).
-
-    arXiv:1706.08500, eq. 6; in float64, the root of the product by two symmetric ones.
-    """
-    (mean_a, cov_a), (mean_b, cov_b) = (_normal(x.double()) for x in (a, b))
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
-    return float(distance)
-
-
-def _normal(x: Tensor) -> tuple[Tensor, Tensor]:
-    centred = x - x.mean(0)
-    return x.mean(0), centred.T @ centred / (len(x) - 1)
+    """Return the Frechet distance of two sets of features, [n, F] and [m, F]."""
+    return distance(Moments.of(a), Moments.of(b))
