@@ -51,11 +51,11 @@ lint: $(VENV)/.tested ## formatting, lint, types, protos
 bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; each alone: python -m benchmarks.NAME --help
 	for name in kernels attacks serving batching; do $(PY) -m benchmarks.$$name || exit 1; done
 
-# The commands of the model cards (server/iguana_server/models/weights). What is cut off goes on where it was.
+# The commands of the model cards (server/iguana_server/*/weights). What is cut off goes on where it was.
 DATA  ?= /usr/share/datasets/fashion-mnist
 TRAIN := $(VENV)/bin/iguana-server train
 
-train: train-standard train-robust train-ensemble ## the Fashion-MNIST classifiers again, into out/train; some 50 minutes of one core
+train: train-standard train-robust train-ensemble train-gan ## the networks of Fashion-MNIST again, into out/train; some 70 minutes of one core
 
 train-standard: $(VENV)/.installed ## fashion-mnist-cnn, on the pictures as they are
 	$(TRAIN) standard --data $(DATA) --out out/train/standard --name fashion_mnist_cnn
@@ -65,6 +65,9 @@ train-robust: $(VENV)/.installed ## fashion-mnist-robust, adversarially
 
 train-ensemble: $(VENV)/.installed ## fashion-mnist-ensemble, five small ones
 	$(TRAIN) ensemble --data $(DATA) --out out/train/ensemble --half --epochs 8
+
+train-gan: $(VENV)/.installed ## fashion-mnist-gan, a generator of clothes
+	$(TRAIN) gan --data $(DATA) --out out/train/gan --half
 
 strength: $(VENV)/.bench ## success and norms of all attacks beside the libraries, an hour
 	$(PY) -m benchmarks.strength
@@ -118,4 +121,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo weights serve test soak oracles lint bench strength train train-standard train-robust train-ensemble gpu clean
+.PHONY: help demo weights serve test soak oracles lint bench strength train train-standard train-robust train-ensemble train-gan train-cyclegan train-pix2pix gpu clean

@@ -96,11 +96,10 @@ def of_game(card: dict[str, Any], game: Game) -> str:
 
 {item(f"Parameters: {sizes}; {card['dtype']} safetensors, each name led by its network's and a dot.")}
 {item(f"Figures of the weights as they are stored: {figures}. {game.figures}")}
-- Recipe `{card["recipe"]["name"]}` ({card["recipe"]["paper"]}):
-{item(f"{said}; {origin}.")}
+{item(f"Recipe `{card['recipe']['name']}` ({card['recipe']['paper']}): {said}; {origin}.")}
 - Weights: those of the last epoch{f"; running averages: {averaged}" if averaged else ""}.
 - Training: {card["cpu_seconds"]:,} CPU seconds.
-- Data: {card["data"]}; licence {card["data_licence"]}; sha256 `{card["data_sha256"]}`.
+{item(f"Data: {card['data']}; licence {card['data_licence']}; sha256 `{card['data_sha256']}`.")}
 - Licence of the weights: {game.licence}.
 - sha256 of the weights: `{card["sha256"]}`
 
