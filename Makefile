@@ -55,7 +55,7 @@ bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; eac
 DATA  ?= /usr/share/datasets/fashion-mnist
 TRAIN := $(VENV)/bin/iguana-server train
 
-train: train-standard train-robust train-ensemble train-gan ## the networks of Fashion-MNIST again, into out/train; some 70 minutes of one core
+train: train-standard train-robust train-ensemble train-gan train-cyclegan ## the networks of Fashion-MNIST again, into out/train; some 90 minutes of one core
 
 train-standard: $(VENV)/.installed ## fashion-mnist-cnn, on the pictures as they are
 	$(TRAIN) standard --data $(DATA) --out out/train/standard --name fashion_mnist_cnn
@@ -68,6 +68,9 @@ train-ensemble: $(VENV)/.installed ## fashion-mnist-ensemble, five small ones
 
 train-gan: $(VENV)/.installed ## fashion-mnist-gan, a generator of clothes
 	$(TRAIN) gan --data $(DATA) --out out/train/gan --half
+
+train-cyclegan: $(VENV)/.installed ## sneaker-to-boot and boot-to-sneaker
+	$(TRAIN) cyclegan --data $(DATA) --out out/train/cyclegan --half
 
 strength: $(VENV)/.bench ## success and norms of all attacks beside the libraries, an hour
 	$(PY) -m benchmarks.strength
@@ -121,4 +124,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo weights serve test soak oracles lint bench strength train train-standard train-robust train-ensemble train-gan train-cyclegan train-pix2pix gpu clean
+.PHONY: help demo weights serve test soak oracles lint bench strength train train-standard train-robust train-ensemble train-gan train-cyclegan gpu clean
