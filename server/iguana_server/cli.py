@@ -122,6 +122,24 @@ def show(config: Config) -> None:
     typer.echo(config.to_toml(), nl=False)
 
 
+@app.command("doctor")
+def doctor(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="a .pth or .safetensors file; nothing of it is run")
+    ],
+    entry: Annotated[str, typer.Option(help="network of several in the file, such as netG")] = "",
+) -> None:
+    """Say what a checkpoint of CycleGAN or pix2pix is: network, size, norm, dropout, direction, repairs."""
+    process.prepare()
+    from iguana_server.translators.doctor import examine  # noqa: PLC0415 (as above)
+
+    try:
+        for line in examine(file, entry or None).lines():
+            typer.echo(line)
+    except (ServeError, OSError) as error:
+        _fail(error, 1)
+
+
 @app.command("calibrate")
 def calibrate(
     data: Annotated[

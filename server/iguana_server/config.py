@@ -152,8 +152,13 @@ class Models(Group):
     """What is served, and where it runs."""
 
     load: list[str] = Field(
-        default=["efficientnet-lite0", "fashion-mnist-cnn"],
-        description='built-in models, by name; "none" alone, as a flag, empties the list',
+        default=[
+            *("efficientnet-lite0", "fashion-mnist-cnn"),
+            "fashion-mnist-gan",
+            *("sneaker-to-boot", "boot-to-sneaker", "outline-to-colour"),
+        ],
+        description="built-in classifiers, generators and translators, by name; "
+        '"none" alone, as a flag, empties the list',
     )
     manifests: list[Path] = Field(
         default=[],

@@ -50,3 +50,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running server."""
     with running(tmp_path_factory.mktemp("server") / "log") as (_, ready):
         yield str(ready["address"])
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with a small model of each kind, in a process of its own."""
+    load = ("fashion-mnist-cnn", "fashion-mnist-gan", "sneaker-to-boot")
+    flags = [word for name in load for word in ("--models.load", name)]
+    with running(tmp_path_factory.mktemp("everything") / "log", *flags) as (_, ready):
+        yield str(ready["address"])

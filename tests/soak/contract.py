@@ -13,10 +13,19 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image
 
-from iguana.v1 import attack_pb2, classify_pb2, detect_pb2, image_pb2, model_pb2, verdict_pb2
+from iguana.v1 import (
+    attack_pb2,
+    classify_pb2,
+    detect_pb2,
+    generate_pb2,
+    image_pb2,
+    model_pb2,
+    translate_pb2,
+    verdict_pb2,
+)
 from iguana_server.attacks.catalog import ATTACKS
 
-MODEL = "fashion-mnist-cnn"
+MODEL, GENERATOR, TRANSLATOR = "fashion-mnist-cnn", "fashion-mnist-gan", "sneaker-to-boot"
 SIDE = 28
 CLASSES = 10
 
@@ -128,8 +137,43 @@ def _detections() -> list[detect_pb2.DetectRequest]:
     ]
 
 
-_CLASSIFY, _ATTACK, _DETECT, _MODEL = (
-    f"/iguana.v1.{name}Service/" for name in ("Classify", "Attack", "Detect", "Model")
+def _generations() -> list[generate_pb2.GenerateRequest]:
+    ref = attack_pb2.ClassRef(name="Sandal")
+    latents = image_pb2.Tensor(data=bytes(400), dtype=image_pb2.DTYPE_FLOAT32, shape=[1, 100])
+    codes = [generate_pb2.Code(name="a", seed=1), generate_pb2.Code(name="b", seed=2)]
+    expressions = ["c = a - b", "slerp(a, mean(c, seed(1..9)), 3)"]
+    return [
+        generate_pb2.GenerateRequest(model=GENERATOR, seeds=range(3), truncation=0.5, return_latents=True),
+        generate_pb2.GenerateRequest(model=GENERATOR, latents=latents, labels=[ref]),
+        generate_pb2.GenerateRequest(model=GENERATOR, codes=codes, expressions=expressions, labels=[ref]),
+    ]
+
+
+def _inversions() -> list[generate_pb2.InvertRequest]:
+    ref = attack_pb2.ClassRef(index=3)
+    images = [tensor(one) for one in pixels(2)]
+    return [
+        generate_pb2.InvertRequest(
+            model=GENERATOR, images=images, labels=[ref], steps=[3], restarts=2, rate=[0.1]
+        )
+    ]
+
+
+def _scores() -> list[generate_pb2.ScoreRequest]:
+    ref = attack_pb2.ClassRef(index=3)
+    images = [tensor(one) for one in pixels(2)]
+    return [generate_pb2.ScoreRequest(model=GENERATOR, images=images, labels=[ref])]
+
+
+def _translations() -> list[translate_pb2.TranslateRequest]:
+    grey = pixels(3)
+    images = [tensor(grey[0]), tensor(grey[1, :20]), image_pb2.Image(encoded=file(grey[2]))]
+    return [translate_pb2.TranslateRequest(model=TRANSLATOR, images=images)]
+
+
+_CLASSIFY, _ATTACK, _DETECT, _MODEL, _GENERATE, _TRANSLATE = (
+    f"/iguana.v1.{name}Service/"
+    for name in ("Classify", "Attack", "Detect", "Model", "Generate", "Translate")
 )
 _HEALTH = "/grpc.health.v1.Health/"
 _probes = [health_pb2.HealthCheckRequest(service=name) for name in ("", "iguana.v1.AttackService")]
@@ -179,6 +223,50 @@ RPCS = (
         attack_pb2.AttackRemoteRequest,
         attack_pb2.AttackRemoteResponse,
         _starts(),
+        client_streams=True,
+        server_streams=True,
+    ),
+    Rpc(
+        _GENERATE + "Generate",
+        generate_pb2.GenerateRequest,
+        generate_pb2.GenerateResponse,
+        _generations(),
+    ),
+    Rpc(
+        _GENERATE + "WatchGenerate",
+        generate_pb2.WatchGenerateRequest,
+        generate_pb2.WatchGenerateResponse,
+        [generate_pb2.WatchGenerateRequest(request=request) for request in _generations()],
+        server_streams=True,
+    ),
+    Rpc(
+        _GENERATE + "StreamGenerate",
+        generate_pb2.StreamGenerateRequest,
+        generate_pb2.StreamGenerateResponse,
+        [generate_pb2.StreamGenerateRequest(id="a", request=request) for request in _generations()],
+        client_streams=True,
+        server_streams=True,
+    ),
+    Rpc(_GENERATE + "Invert", generate_pb2.InvertRequest, generate_pb2.InvertResponse, _inversions()),
+    Rpc(_GENERATE + "Score", generate_pb2.ScoreRequest, generate_pb2.ScoreResponse, _scores()),
+    Rpc(
+        _TRANSLATE + "Translate",
+        translate_pb2.TranslateRequest,
+        translate_pb2.TranslateResponse,
+        _translations(),
+    ),
+    Rpc(
+        _TRANSLATE + "WatchTranslate",
+        translate_pb2.WatchTranslateRequest,
+        translate_pb2.WatchTranslateResponse,
+        [translate_pb2.WatchTranslateRequest(request=request) for request in _translations()],
+        server_streams=True,
+    ),
+    Rpc(
+        _TRANSLATE + "StreamTranslate",
+        translate_pb2.StreamTranslateRequest,
+        translate_pb2.StreamTranslateResponse,
+        [translate_pb2.StreamTranslateRequest(id="a", request=request) for request in _translations()],
         client_streams=True,
         server_streams=True,
     ),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.soak.contract import MODEL
+from tests.soak.contract import GENERATOR, MODEL, TRANSLATOR
 
 PROGRAM = Path(sys.executable).parent / "iguana-server"
 GAUGES = ("iguana_rpc_in_flight", "iguana_queue_cost", "iguana_lane_rows")
@@ -114,6 +114,10 @@ def serve(log: Path, *flags: str, env: Mapping[str, str] | None = None) -> Itera
         "serve",
         "--models.load",
         MODEL,
+        "--models.load",
+        GENERATOR,
+        "--models.load",
+        TRANSLATOR,
         "--server.port",
         "0",
         "--server.metrics_port",

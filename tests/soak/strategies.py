@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from hypothesis import strategies as st
 
 from iguana.v1 import image_pb2
-from tests.soak.contract import MODEL, SIDE, Rpc, file, pixels, tensor
+from tests.soak.contract import GENERATOR, MODEL, SIDE, TRANSLATOR, Rpc, file, pixels, tensor
 from tests.soak.sending import Metadata
 from tests.soak.wire import field as wire_field
 
@@ -37,6 +37,10 @@ TEXTS = (
         MODEL + "\n",
         MODEL.upper(),
         "efficientnet-lite0",
+        GENERATOR,
+        TRANSLATOR,
+        "a / b",
+        "slerp(seed(1), seed(2), 256)",
         "Sandal",
         "sandal ",
         "T-shirt/top",

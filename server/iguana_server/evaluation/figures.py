@@ -49,7 +49,9 @@ def measure(
     """
     sizes = frechet.even_sizes(len(made))
     found = frechet.extrapolate(Moments.of(real.features), made.features, sizes=sizes, seed=seed)
-    kid = kernel.kernel_distance(made.features, real.features, size=subset(made, real), seed=seed)
+    kid = kernel.kernel_distance(
+        made.features, real.features, subsets=kernel.SUBSETS, size=subset(made, real), seed=seed
+    )
     order = torch.randperm(len(made), generator=torch.Generator().manual_seed(seed))
     score = inception_score(made.logits[order], splits=splits)
     precision, recall = precision_recall(made.features, real.features, k=K)

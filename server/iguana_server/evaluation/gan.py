@@ -133,7 +133,7 @@ class GanEvaluation:
             "made": figures.to_json(),
             "real_training_pictures": floor.to_json() if floor else None,
             "classifier_on_real_pictures": _accuracy(real, judge.classes),
-            "extrapolation": {"sizes": found.sizes, "distances": found.distances},
+            "extrapolation": {"sizes": list(found.sizes), "distances": list(found.distances)},
         }
         labels = made.pictures.labels
         columns = int(labels.max()) + 1 if labels is not None else GRID

@@ -20,7 +20,7 @@ from iguana_server.evaluation.extractor import SPACES, Extractor, Seen, see
 from iguana_server.evaluation.pictures import Pictures
 from iguana_server.evaluation.stages import Stage, stages
 from iguana_server.evaluation.synthetic import IMAGES, LABELS, Synthetic, write_idx
-from iguana_server.generators.base import Generator
+from iguana_server.generators.base import Critic, Generator
 from iguana_server.metrics.nearest import nearest
 from iguana_server.metrics.roc import auc
 from iguana_server.synthesis import catalog
@@ -58,6 +58,7 @@ class PrivacyEvaluation:
         train, test = (pictures.read(self.data, "--data", split) for split in ("train", "t10k"))
         if not 10 <= len(made) <= len(train):
             raise InvalidArgument("--synthetic", f"want 10 to {len(train)} pictures, got {len(made)}")
+        critic = _critic(told)
         self.out.mkdir(parents=True, exist_ok=True)
         with stages(console) as stage:
             recipe = Standard(epochs=self.epochs)
@@ -71,11 +72,11 @@ class PrivacyEvaluation:
             few = made.taken(_drawn(len(made), self.seed))
             neighbours, near = _look_up(judge, few, others, train, stage)
             attacks = _attacks(judge, members, others, made, stage)
-            critic = _by_critic(told, members, others, stage)
-        if isinstance(critic, tuple):
-            attacks[CRITIC] = critic
+            if not isinstance(critic, str):
+                stage("asking the discriminator", 1)
+                attacks[CRITIC] = _by_critic(critic, members), _by_critic(critic, others)
         report: dict[str, Any] = {
-            "synthetic": asdict(told),
+            "synthetic": told.to_json(),
             "real_sha256": train.digest,
             "extractor": judge.name,
             "extractor_sha256": judge.sha256,
@@ -87,7 +88,7 @@ class PrivacyEvaluation:
             "members": len(members),
             "others": len(others),
             "membership_auc": {name: asdict(auc(*scores)) for name, scores in attacks.items()},
-            "without_critic": None if isinstance(critic, tuple) else critic,
+            "without_critic": critic if isinstance(critic, str) else None,
         }
         plots = [self.out / "distances.png", self.out / "membership.png"]
         sheets.distances(near, plots[0])
@@ -184,11 +185,8 @@ def _attacks(
     return found
 
 
-@torch.inference_mode()
-def _by_critic(
-    told: Synthetic, members: Pictures, others: Pictures, stage: Stage
-) -> tuple[Tensor, Tensor] | str:
-    """Scores of members and others by the discriminator (LOGAN: Hayes et al. 2019, arXiv:1705.07663), or why not."""
+def _critic(told: Synthetic) -> Critic | str:
+    """Return the discriminator that the set's generator was trained against, or why there is none."""
     try:
         generator = catalog.load(generators, told.model)
     except NotFound as error:
@@ -196,17 +194,16 @@ def _by_critic(
     assert isinstance(generator, Generator)  # noqa: S101 - all of that package are
     if generator.sha256 != told.model_sha256:
         return f"{told.model}: want weights of sha256 {told.model_sha256}, got {generator.sha256}"
-    if (critic := generator.critic) is None:
-        return f"{told.model}: the discriminator is not published with the generator"
-    stage("asking the discriminator", 1)
-    scores = []
-    for side in (members, others):
-        assert side.labels is not None  # noqa: S101 - Fashion-MNIST has them
-        parts = zip(
-            *(torch.split(column, critic.bucket) for column in (side.pixels, side.labels)), strict=True
-        )
-        scores.append(torch.cat([critic(pixels.float() / 255, label).flatten() for pixels, label in parts]))
-    return scores[0], scores[1]
+    return generator.critic or f"{told.model}: the discriminator is not published with the generator"
+
+
+@torch.inference_mode()
+def _by_critic(critic: Critic, side: Pictures) -> Tensor:
+    """Scores [n] by the discriminator (LOGAN: Hayes et al. 2019, arXiv:1705.07663)."""
+    assert side.labels is not None  # noqa: S101 - Fashion-MNIST has them
+    columns = side.pixels, side.labels
+    parts = zip(*(torch.split(column, critic.bucket) for column in columns), strict=True)
+    return torch.cat([critic(pixels.float() / 255, label) for pixels, label in parts])
 
 
 def _document(report: Mapping[str, Any], plots: list[Path]) -> Document:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import Tensor
@@ -36,7 +37,11 @@ class Synthetic:
 
     def write(self, folder: Path) -> None:
         """Beside the files."""
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    def to_json(self) -> dict[str, Any]:
+        """As an object."""
+        return asdict(self) | {"classes": list(self.classes)}
 
     @classmethod
     def read(cls, folder: Path) -> Synthetic:

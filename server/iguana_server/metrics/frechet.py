@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+POINTS = 15  # of the line of an extrapolation, as in the paper
 ROWS = 1024  # features that are added at once: what is kept of them does not grow
 
 
@@ -115,6 +116,6 @@ def extrapolate(real: Moments, made: Tensor, *, sizes: Sequence[int], seed: int)
     return Extrapolation(tuple(sizes), tuple(distances), float(infinity))
 
 
-def even_sizes(n: int, points: int = 15) -> tuple[int, ...]:
-    """Sizes for `extrapolate`, evenly from a fifth of n to n."""
-    return tuple(sorted({round(size) for size in np.linspace(max(2, n / 5), n, points)}))
+def even_sizes(n: int) -> tuple[int, ...]:
+    """Return POINTS sizes for `extrapolate`, evenly from a fifth of n to n."""
+    return tuple(sorted({round(size) for size in np.linspace(max(2, n / 5), n, POINTS)}))

@@ -99,10 +99,9 @@ def read(path: Path) -> tuple[Any, str]:
             return load(content), digest
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), digest
     except Exception as error:  # what the unpickler stumbles over in a file that is none is of many kinds
-        lines = str(error).split("\n")
-        reason = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split("\n")[0]
         raise ModelRefused(
-            f"{path.name}: want a checkpoint of tensors alone, got {reason.strip() or type(error).__name__}"
+            f"{path.name}: want a checkpoint of tensors alone, got {reason or type(error).__name__}"
         ) from error
 
 

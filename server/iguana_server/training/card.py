@@ -75,7 +75,7 @@ def of_game(card: dict[str, Any], game: Game) -> str:
     said = ", ".join(f"{key} {value}" for key, value in numbers.items())
     sizes = ", ".join(f"{net} {n:,}" for net, n in card["parameters"].items())
     figures = ", ".join(f"{key} {value:.4g}" for key, value in card["figures"].items())
-    averaged = ", ".join(set(game.averaged) & set(game.exported))
+    averaged = ", ".join(net for net in game.exported if net in game.averaged)
     origin = f"seed {card['seed']}; torch {card['torch']}, threads: {card['threads']}, processes: {card['processes']}"
     columns = list(card["epochs"][0])
     rows = "\n".join(f"| {' | '.join(f'{e[key]:.5g}' for key in columns)} |" for e in card["epochs"])

@@ -171,7 +171,7 @@ def _plot_virtual(found: Curves, path: Path) -> None:
     left.set(ylabel="deviation of a pixel, company to company", xlabel="rows of the batch", ylim=(0, None))
     cells = torch.cat(strips).flatten(0, 1).unsqueeze(1)  # a row a code, a column a company
     right.imshow(sheet.grid(cells, COMPANIES)[0].numpy(), cmap="gray", vmin=0, vmax=1)
-    right.set(title="five codes in twelve batches of 8: batch norm, then virtual", xticks=[], yticks=[])
+    right.set(title="5 codes in 12 batches of 8: BN above, VBN below", xticks=[], yticks=[])
     _finish(figure, path)
 
 

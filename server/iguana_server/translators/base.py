@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from iguana_server.synthesis.base import Network, check_common, refuse
 
+_ALONE = 48  # pixels: side of the pictures by which a network is probed whose passes have one row
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -70,8 +72,10 @@ class Translator(Network):
         return y.sub(low).div(high - low).clamp(0, 1)
 
     def example(self, n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Draw pictures of noise, side x side, and mixtures of styles."""
+        """Draw pictures of noise and mixtures of styles: side x side, but where no two share a pass, small ones."""
         side, styles = self.spec.side, len(self.spec.styles)
+        if self.bucket == 1:
+            side = min(side, -(-_ALONE // self.spec.multiple) * self.spec.multiple)
         x = torch.rand(n, self.spec.channels[0], side, side, generator=rng)
         style = torch.rand(n, styles, generator=rng)
         style /= style.sum(1, keepdim=True).clamp_min(1e-9)

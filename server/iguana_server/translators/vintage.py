@@ -27,6 +27,7 @@ def load(device: torch.device, cache: Path | None = None) -> Translator:
         file="resources/G_A2B_epoch33.pth",
         sha256=SHA256,
         rename=rename,
+        remedy=packaged.ALONE,
         cache=cache or packaged.cache_folder(),
     )
     net = ResnetGenerator(3, 3, 64, 9, "instance-affine")
