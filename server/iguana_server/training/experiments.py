@@ -166,7 +166,7 @@ def _plot_virtual(found: Curves, path: Path) -> None:
     figure, (left, right) = _figure(2)
     strips = []
     for name in ("batch norm", "virtual batch norm"):
-        left.semilogx(list(found[name]), list(found[name].values()), "o-", base=2, label=name)
+        left.semilogx(list(map(int, found[name])), list(found[name].values()), "o-", base=2, label=name)
         strips.append(torch.tensor(found[f"{name} pictures"])[:, [0, 3, 5, 8, 9]].transpose(0, 1))
     left.set(ylabel="deviation of a pixel, company to company", xlabel="rows of the batch", ylim=(0, None))
     cells = torch.cat(strips).flatten(0, 1).unsqueeze(1)  # a row a code, a column a company
