@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -53,9 +54,8 @@ def saturation(data: Data, seed: int, say: Line) -> Curves:
         game = GAN(epochs=1, steps=250, width=WIDTH, loss=loss, rate=2e-4, critic_rate=FAST, constant=1)
         _, told = play(game, data, seed)
         found[loss] = {key: told[key] for key in ("gradient", "D(fake)", "D(real)")}
-        early = slice(20, 100)
-        mean = sum(told["gradient"][early]) / 80
-        say(f"{loss}: gradient {mean:.4f}, D(fake) {sum(told['D(fake)'][early]) / 80:.4f} in steps 20 to 99")
+        gradient, fake = (fmean(told[key][:100]) for key in ("gradient", "D(fake)"))
+        say(f"{loss}: gradient {gradient:.4g}, D(fake) {fake:.4f}, means of the first 100 steps")
     return found
 
 
@@ -119,7 +119,7 @@ def _run(game: GAN, data: Data, seed: int) -> Curves:
 
 
 def _told(run: Curves) -> str:
-    last = {key: sum(run[key][-100:]) / 100 for key in ("D(real)", "D(fake)")}
+    last = {key: fmean(run[key][-100:]) for key in ("D(real)", "D(fake)")}
     return ", ".join(
         f"{key} {value:.3f}" for key, value in (last | {k: run[k] for k in ("FID", "class accuracy")}).items()
     )
@@ -127,7 +127,7 @@ def _told(run: Curves) -> str:
 
 def _smooth(values: Sequence[float], window: int = 10) -> list[float]:
     """Return running means."""
-    return [sum(part) / len(part) for i in range(len(values)) if (part := values[max(0, i - window) : i + 1])]
+    return [fmean(values[max(0, i - window) : i + 1]) for i in range(len(values))]
 
 
 def _plot_saturation(found: Curves, path: Path) -> None:
@@ -166,12 +166,12 @@ def _plot_virtual(found: Curves, path: Path) -> None:
     figure, (left, right) = _figure(2)
     strips = []
     for name in ("batch norm", "virtual batch norm"):
-        left.semilogx(list(found[name]), list(found[name].values()), "o-", base=2, label=name)
+        left.semilogx(list(map(int, found[name])), list(found[name].values()), "o-", base=2, label=name)
         strips.append(torch.tensor(found[f"{name} pictures"])[:, [0, 3, 5, 8, 9]].transpose(0, 1))
     left.set(ylabel="deviation of a pixel, company to company", xlabel="rows of the batch", ylim=(0, None))
     cells = torch.cat(strips).flatten(0, 1).unsqueeze(1)  # a row a code, a column a company
     right.imshow(sheet.grid(cells, COMPANIES)[0].numpy(), cmap="gray", vmin=0, vmax=1)
-    right.set(title="five codes in twelve batches of 8: batch norm, then virtual", xticks=[], yticks=[])
+    right.set(title="5 codes in 12 batches of 8: BN above, VBN below", xticks=[], yticks=[])
     _finish(figure, path)
 
 
