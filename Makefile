@@ -124,8 +124,4 @@ $(VENV)/.bench: $(VENV)/.tested requirements/bench.txt
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/bench.txt
 	@touch $@
 
-<<<<<<< HEAD
 .PHONY: help demo weights serve test soak oracles lint bench strength train train-standard train-robust train-ensemble train-gan train-cyclegan gpu clean
-=======
-.PHONY: help demo weights serve test soak oracles lint bench strength train train-standard train-robust train-ensemble train-gan gpu clean
->>>>>>> gan
