@@ -199,6 +199,19 @@ async def test_the_command_draws_a_grid_of_seeds(target: str, tmp_path: Path) ->
             assert one.size == SHAPE[:0:-1]
 
 
+async def test_the_command_asks_for_many_seeds_in_lots(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iguana.cli.generate.LOT", 2)
+    told = await iguana(target, "generate", "--model", "clothes", "--seed", "1..5", "-o", tmp_path, "--json")
+    assert [one["sample"] for one in json.loads(told.stdout)["pictures"]] == [0, 1, 2, 3, 4]
+    async with AsyncClient(target) as client:
+        made = await client.generate(model="clothes", seeds=range(1, 6))
+    for i, one in enumerate(made):
+        with Image.open(tmp_path / f"clothes-{i:04}.png") as drawn:
+            assert np.array_equal(np.asarray(drawn), one.picture.pixels)
+
+
 async def test_the_command_draws_paths_as_rows(target: str, tmp_path: Path) -> None:
     out = tmp_path / "path.png"
     words = ["--code", "a=1", "--code", "b=2", "--expr", "slerp(a, b, 4)", "--expr", "a - b"]

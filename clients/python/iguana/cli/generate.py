@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 
 from iguana.channel import DEFAULT_TARGET
 from iguana.cli import exits, grid, output
@@ -16,10 +18,11 @@ from iguana.cli.document import print_document, to_document
 from iguana.cli.options import Images, Json, Server, Timeout
 from iguana.client import Client
 from iguana.errors import invalid
-from iguana.generate import DEFAULT_GENERATOR, GenerateOptions, InvertItem
+from iguana.generate import DEFAULT_GENERATOR, Generated, GenerateOptions, Generations, InvertItem
 
 SEEDS = re.compile(r"(\d{1,20})(?:\.\.(\d{1,20}))?")
 MOST = 4096  # seeds of one command
+LOT = 64  # of one request
 
 Model = Annotated[
     str, typer.Option("--model", metavar="NAME", help="A generator that the server has loaded.")
@@ -70,7 +73,7 @@ def generate(
         if code:
             options["codes"] = _codes(code)
         with Client(server, timeout_s=timeout) as client:
-            answer = client.generate(**options)
+            answer = _generated(client, options, Console(stderr=True, quiet=as_json))
         pictures = [(one.expression, one.picture.pil()) for one in answer]
         if out.is_dir():
             written = [out / f"{model}-{i:04}.png" for i in range(len(answer))]
@@ -131,6 +134,24 @@ def invert(
         text = f"{image}: {one.psnr:.1f} dB, restart {one.restart}, step {one.step}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     _say_written(console, [out])
+
+
+def _generated(client: Client, options: GenerateOptions, console: Console) -> Generations:
+    """Ask for seeds a lot at a time, with a bar; for expressions, which share names, at once."""
+    seeds, labels = options.get("seeds"), options.get("labels")
+    if not isinstance(seeds, list) or len(seeds) <= LOT:
+        return client.generate(**options)
+    if isinstance(labels, list) and len(labels) not in (1, len(seeds)):
+        raise invalid("--label", f"1 or {len(seeds)} classes", str(len(labels)))
+    made: list[Generated] = []
+    for i in track(range(0, len(seeds), LOT), options["model"], console=console, transient=True):
+        lot = options.copy()
+        lot["seeds"] = seeds[i : i + LOT]
+        if isinstance(labels, list) and len(labels) > 1:
+            lot["labels"] = labels[i : i + LOT]
+        answer = client.generate(**lot)
+        made += [replace(one, sample=i + one.sample) for one in answer]
+    return Generations(made, answer.manifest)
 
 
 def _say_written(console: Console, paths: list[Path]) -> None:
