@@ -19,11 +19,14 @@ import time
 from pathlib import Path
 
 import grpc
+import torch
 
 from benchmarks.record import Record, add_output
 from benchmarks.rounds import ratio
 from iguana.generate import generate_request
 from iguana.v1 import generate_pb2_grpc
+from iguana_server import generators
+from iguana_server.synthesis import catalog
 
 CALLS = {1: 60, 8: 20, 64: 4}  # of a round, by seeds
 WARM_UP = 2  # rounds
@@ -31,13 +34,6 @@ WARM_UP = 2  # rounds
 
 def bare(name: str) -> None:
     """Answer lines "SEEDS CALLS" with seconds."""
-    from iguana_server import generators, process  # noqa: PLC0415 (prepare() must precede torch)
-
-    process.prepare()
-    import torch  # noqa: PLC0415
-
-    from iguana_server.synthesis import catalog  # noqa: PLC0415
-
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     network = catalog.available(generators)[name](torch.device("cpu"))
     rng = torch.Generator().manual_seed(0)
@@ -75,7 +71,7 @@ def main() -> None:
     ):
         assert module.stdin
         assert module.stdout
-        module.stdout.readline()
+        assert module.stdout.readline() == "ready\n"
         ready = next(r for line in server.stdout or () if (r := json.loads(line))["message"] == "serving")
         options = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(ready["address"], options=options) as channel:

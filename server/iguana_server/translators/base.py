@@ -67,9 +67,9 @@ class Translator(Network):
         """
         x, style = columns
         low, high = self.spec.span
-        x = x.mul(high - low).add(low)
+        x = x.mul(high - low).add_(low)
         y: Tensor = self.net(x, style) if self.spec.styles else self.net(x)
-        return y.sub(low).div(high - low).clamp(0, 1)
+        return y.sub(low).div_(high - low).clamp_(0, 1)
 
     def example(self, n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw pictures of noise and mixtures of styles: side x side, but where no two share a pass, small ones."""
