@@ -65,8 +65,8 @@ class Generator(Network):
         """Map codes [n, latent] and labels [n] to pixels [n, C, H, W] in [0, 1]; differentiable in the codes."""
         z, label = columns
         pixels: Tensor = self.net(z, label) if self.spec.classes else self.net(z)
-        pixels = pixels.mul(0.5).add_(0.5)
-        return pixels.clamp(0, 1) if pixels.requires_grad else pixels.clamp_(0, 1)  # room taken costs as much as sums
+        pixels = pixels.mul(0.5).add_(0.5)  # in place where it can be: to take room costs as much as to add
+        return pixels.clamp(0, 1) if pixels.requires_grad else pixels.clamp_(0, 1)
 
     def example(self, n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw normal codes, and labels."""
