@@ -22,7 +22,7 @@ class Scale:
 
 SOAK = os.environ.get("SOAK")
 SEED = int(SOAK) if SOAK else 0
-SCALE = Scale(10_000, 5_000, 5_000, 10_000, 50, 10) if SOAK else Scale(300, 150, 150, 1_000, 5, 2)
+SCALE = Scale(10_000, 5_000, 5_000, 10_000, 50, 10) if SOAK else Scale(300, 100, 100, 1_000, 5, 2)
 
 # What is found is told by the assertion with the message itself: no database, no search for smaller ones.
 TOGETHER = 5  # requests of an example, sent at once
