@@ -20,8 +20,6 @@ stay inside it. A factory is code: it is imported and run.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -29,13 +27,11 @@ from typing import Any, NoReturn
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from torch import nn
 
 from iguana_server.errors import ModelRefused
 from iguana_server.generators import base as generators
 from iguana_server.models.base import Model
+from iguana_server.models.beside import build, inside, refuse
 from iguana_server.models.manifest import load_manifest as load_classifier
 from iguana_server.synthesis.base import Network
 from iguana_server.synthesis.catalog import proven
@@ -43,7 +39,6 @@ from iguana_server.translators import base as translators
 from iguana_server.translators.doctor import from_checkpoint
 
 SPECS: dict[str, type] = {"generator": generators.Spec, "translator": translators.Spec}
-FACTORY = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 OPTIONAL = ("least", "styles")
 OF_CHECKPOINT = ("name", "side", "bucket", "max_batch", "description", "licence", "source")
 
@@ -65,14 +60,14 @@ def load_manifest(path: Path, device: torch.device) -> Model | Network:
 
 class _Manifest:
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
-        self.path, self.folder, self.values = path, path.parent.resolve(), values
+        self.path, self.values = path, values
         self.kind = values.pop("kind")
         if self.kind not in SPECS:
             self.refuse(f"kind: want {' or '.join(SPECS)}, got {self.kind!r}")
         self.own = self.kind == "translator" and "checkpoint" in values
 
     def refuse(self, text: str) -> NoReturn:
-        raise ModelRefused(f"{self.path.name}: {text}")
+        refuse(self.path, text)
 
     def network(self, device: torch.device) -> Network:
         declared = OF_CHECKPOINT if self.own else tuple(f.name for f in fields(SPECS[self.kind]))
@@ -84,7 +79,7 @@ class _Manifest:
         if faults:
             self.refuse("; ".join(faults))
         values = {key: self.values[key] for key in declared if key in self.values}
-        path = self.inside(files[0], str(self.values[files[0]]))
+        path = inside(self.path, files[0], str(self.values[files[0]]))
         content = path.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 != (want := self.values.get("sha256", sha256)):
@@ -98,34 +93,7 @@ class _Manifest:
             raise ModelRefused(f"{self.path.name}: {'; '.join(said)}") from error
         except ModelRefused as error:
             raise ModelRefused(f"{self.path.name}: {error}") from error
-        net = self.build(content)
+        net = build(self.path, str(self.values["factory"]), content)
         if isinstance(spec, generators.Spec):
             return proven(generators.Generator(spec, net, sha256=sha256, device=device))
         return proven(translators.Translator(spec, net, sha256=sha256, device=device))
-
-    def inside(self, key: str, name: str) -> Path:
-        """Return the path of a name given under a key, in the manifest's folder."""
-        path = (self.folder / name).resolve()
-        if not path.is_relative_to(self.folder):
-            self.refuse(f"{key}: want a path inside the manifest's folder, got {name!r}")
-        if not path.is_file():
-            self.refuse(f"{key}: want a file, got none at {name!r}")
-        return path
-
-    def build(self, content: bytes) -> nn.Module:
-        """Build the factory's network and fill it with the weights, all of them and no others."""
-        name = str(self.values["factory"])
-        match = FACTORY.fullmatch(name)
-        if match is None:
-            self.refuse(f"factory: want package.module:function, got {name!r}")
-        try:
-            net = getattr(importlib.import_module(match[1]), match[2])()
-        except (ImportError, AttributeError) as error:
-            raise ModelRefused(f"{self.path.name}: factory: want {name}, got {error}") from error
-        if not isinstance(net, nn.Module):
-            self.refuse(f"factory: want an nn.Module from {name}, got {type(net).__name__}")
-        try:
-            net.load_state_dict(load_safetensors(content))
-        except (SafetensorError, RuntimeError) as error:  # RuntimeError: names or shapes that do not fit
-            raise ModelRefused(f"{self.path.name}: weights: want those of {name}, got {error}") from error
-        return net

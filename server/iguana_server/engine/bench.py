@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,13 +17,11 @@ from iguana_server.engine.job import AttackJob, Job
 from iguana_server.engine.lane import Lane
 from iguana_server.engine.meter import Meter
 from iguana_server.engine.queue import Clocks, Queue
-from iguana_server.engine.row import Row, Stage
+from iguana_server.engine.row import GRADIENT_LOOKS, Row, Stage
 from iguana_server.engine.seat import Seat, forged, over, seats_of
-from iguana_server.engine.step import Part, Pass, Seen, look
+from iguana_server.engine.step import Part, Seen, look, noted
 from iguana_server.errors import DeadlineExceeded
 from iguana_server.models.base import Model
-
-_GRADIENT_LOOKS = 3  # a forward and a backward cost as much as three forwards
 
 
 class Bench:
@@ -137,7 +134,7 @@ class Bench:
         if looks:
             images = torch.stack([row.job.images[row.sample] for row in looks])
             parts.append(Part(self._laid_out(images), [row.job.strict for row in looks]))
-        note = self._note(rows, gradient=gradient)
+        note = noted(self._meter, self.model.spec.name, rows, gradient=gradient)
         seen = look(
             self.model,
             parts,
@@ -150,7 +147,7 @@ class Bench:
         )
         for row in rows:
             row.forward += row.job.looks
-            self._clocks.charge(row.job.caller, (_GRADIENT_LOOKS if gradient else 1) * row.job.looks)
+            self._clocks.charge(row.job.caller, (GRADIENT_LOOKS if gradient else 1) * row.job.looks)
         # Rows that only look have the last part to themselves.
         for seat, part, what in zip(seats, parts, seen, strict=False):
             self._advance(seat, part.images, what)
@@ -247,20 +244,6 @@ class Bench:
         for attack, n in rows.items():
             self._meter.lane(self.model.spec.name, attack, n)
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.rows}
-
-    def _note(self, rows: Sequence[Row], *, gradient: bool) -> Callable[[Pass], None]:
-        """Tell the meter of every pass as it ends."""
-        spans = list({row.job: row.job.span for row in rows if row.job.span is not None}.values())
-        begun = time.perf_counter()
-
-        def note(one: Pass) -> None:
-            nonlocal begun
-            now = time.perf_counter()
-            kind = "gradient" if gradient else "forward"
-            self._meter.step(self.model.spec.name, kind, one.stop - one.start, one.size, now - begun, spans)
-            begun = now
-
-        return note
 
     def _laid_out(self, images: Tensor) -> Tensor:
         """In the model's memory format, on its device."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,13 +15,11 @@ from iguana_server.engine.bench import give_up
 from iguana_server.engine.job import Job
 from iguana_server.engine.meter import Meter
 from iguana_server.engine.queue import Clocks, Queue
-from iguana_server.engine.row import Row
-from iguana_server.engine.step import Pass, passes
+from iguana_server.engine.row import GRADIENT_LOOKS, Row
+from iguana_server.engine.step import Pass, noted, passes
 from iguana_server.engine.synthesis import InvertJob, gathered
 from iguana_server.generators.inversion import Question, Seen, look
 from iguana_server.synthesis.base import Network
-
-_GRADIENT_LOOKS = 3  # a forward and a backward cost as much as three forwards
 
 
 class Press:
@@ -100,7 +97,7 @@ class Press:
         usual = rows[0].job.images.shape[1:] == self._usual
         order = sorted(rows, key=lambda row: not row.job.strict)
         columns = [column.to(self.network.device) for column in gathered(order)]
-        note = self._note(order, gradient=False)
+        note = noted(self._meter, self.network.name, order, gradient=False)
         values: list[Tensor] = []
         for one in self._passes(order, usual=usual):
             with torch.inference_mode():
@@ -130,7 +127,7 @@ class Press:
             torch.cat([getattr(question, field) for question in asked])[back].to(self.network.device)
             for field in Question.__slots__
         ]
-        note = self._note(order, gradient=True)
+        note = noted(self._meter, self.network.name, order, gradient=True)
         parts: list[Seen] = []
         for one in self._passes(order, usual=True):
             padded = (_padded(column[one.start : one.stop], one.size) for column in columns)
@@ -145,7 +142,7 @@ class Press:
         for row in order:
             assert isinstance(row.job, InvertJob)  # noqa: S101 - as above
             row.moves, row.forward, row.backward = row.moves + 1, row.forward + 1, row.backward + 1
-            self._clocks.charge(row.job.caller, _GRADIENT_LOOKS)
+            self._clocks.charge(row.job.caller, GRADIENT_LOOKS)
             if row.job.table.done(row.job.place(row)):
                 done.add(row)
                 self._left += _work(row)
@@ -168,20 +165,6 @@ class Press:
         self._inverted = [row for row in self._inverted if row not in done]
         for job, events in news.items():
             job.post(events)
-
-    def _note(self, rows: Sequence[Row], *, gradient: bool) -> Callable[[Pass], None]:
-        """Tell the meter of every pass as it ends."""
-        spans = list({row.job: row.job.span for row in rows if row.job.span is not None}.values())
-        begun = time.perf_counter()
-
-        def note(one: Pass) -> None:
-            nonlocal begun
-            now = time.perf_counter()
-            kind = "gradient" if gradient else "forward"
-            self._meter.step(self.network.name, kind, one.stop - one.start, one.size, now - begun, spans)
-            begun = now
-
-        return note
 
 
 def _padded(column: Tensor, size: int) -> Tensor:

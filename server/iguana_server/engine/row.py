@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from iguana_server.engine.job import Job
 
 
+GRADIENT_LOOKS = 3  # a forward and a backward cost as much as three forwards
+
+
 class Stage(enum.Enum):
     """What a row needs next."""
 

@@ -6,6 +6,7 @@ so each row's gradient is its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from iguana_server.attacks.base import aim
 from iguana_server.attacks.losses import LOSSES, lead
 from iguana_server.detectors.watch import Watch
+from iguana_server.engine.meter import Meter
+from iguana_server.engine.row import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,21 @@ class Pass:
     start: int
     stop: int
     size: int
+
+
+def noted(meter: Meter, name: str, rows: Sequence[Row], *, gradient: bool) -> Callable[[Pass], None]:
+    """Return what tells the meter of every pass over these rows, of the model of that name, as it ends."""
+    spans = list({row.job: row.job.span for row in rows if row.job.span is not None}.values())
+    begun = time.perf_counter()
+
+    def note(one: Pass) -> None:
+        nonlocal begun
+        now = time.perf_counter()
+        kind = "gradient" if gradient else "forward"
+        meter.step(name, kind, one.stop - one.start, one.size, now - begun, spans)
+        begun = now
+
+    return note
 
 
 def passes(strict: int, total: int, sizes: Sequence[int], max_batch: int) -> list[Pass]:

@@ -11,10 +11,8 @@ from torch import Tensor
 from iguana_server import ops
 from iguana_server.engine.answer import Inverted
 from iguana_server.engine.job import Job
-from iguana_server.engine.row import Row, Stage
+from iguana_server.engine.row import GRADIENT_LOOKS, Row, Stage
 from iguana_server.generators.inversion import Inversion
-
-_MOVE_COST = 3  # a forward and a backward cost as much as three forwards
 
 
 class MapJob(Job):
@@ -47,7 +45,7 @@ class InvertJob(Job):
         """Take a table of which row restart * n + sample is a sample's start; see Job and MapJob."""
         super().__init__(table.target[: len(table) // restarts], **origin)
         self.table, self.restarts = table, restarts
-        self._row_cost = _MOVE_COST * row_cost * (1 + int(table.steps.double().mean()))
+        self._row_cost = GRADIENT_LOOKS * row_cost * (1 + int(table.steps.double().mean()))
         self._left = [restarts] * len(self.images)
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from iguana_server.errors import InvalidArgument
+from iguana_server.errors import InvalidArgument, ModelRefused
 from iguana_server.evaluation.pictures import Pictures, Shape
 from iguana_server.metrics import resize
 from iguana_server.metrics.inception import SIDE, Inception
@@ -76,11 +74,15 @@ def find(name: str, shape: Shape) -> Extractor:
 
 def _inception(path: Path) -> Extractor:
     """The network of the FID, with the published weights: grey pictures are shown in three equal channels."""
-    content = path.read_bytes()
     net = Inception().eval().requires_grad_(False)
     try:
-        net.load_state_dict(packaged.unpickle(content))
-    except (pickle.UnpicklingError, EOFError, TypeError, RuntimeError) as error:  # the last: names or shapes
+        tensors, sha256 = packaged.read(path)
+        net.load_state_dict(tensors)
+    except (
+        ModelRefused,
+        TypeError,
+        RuntimeError,
+    ) as error:  # the last two: no state, or names and shapes of another
         want = "want the published state dict, pt_inception-2015-12-05"
         raise InvalidArgument("--extractor", f"{want}, got {path.name}: {error}") from error
 
@@ -88,7 +90,7 @@ def _inception(path: Path) -> Extractor:
         seen: tuple[Tensor, Tensor] = net(resize.clean(x, (SIDE, SIDE)).expand(-1, 3, -1, -1))
         return seen
 
-    return Extractor("inception-2015-12-05", hashlib.sha256(content).hexdigest(), (), "clean", look)
+    return Extractor("inception-2015-12-05", sha256, (), "clean", look)
 
 
 @torch.inference_mode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -16,9 +18,14 @@ from iguana_server.models.probe import probe
 
 def available() -> dict[str, Loader]:
     """Return the loaders of all built-in models by name, in order of name; nothing is loaded yet."""
-    found: dict[str, Loader] = {}
-    for module in pkgutil.iter_modules(models.__path__, models.__name__ + "."):
-        table: dict[str, Loader] = getattr(importlib.import_module(module.name), "MODELS", {})
+    return tables(models)
+
+
+def tables(package: ModuleType) -> dict[str, Any]:
+    """Return what the `MODELS` tables of a package's modules hold, in order of name."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        table: dict[str, Any] = getattr(importlib.import_module(module.name), "MODELS", {})
         if twice := found.keys() & table.keys():
             raise ValueError(f"{module.name}: want names of its own, got {', '.join(sorted(twice))} again")
         found |= table

@@ -27,8 +27,6 @@ Paths are relative to the manifest's folder and stay inside it. A factory is cod
 from __future__ import annotations
 
 import hashlib
-import importlib
-import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
@@ -36,19 +34,16 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from torch import nn
 
 from iguana_server.errors import ModelRefused
 from iguana_server.models import archive, catalog
 from iguana_server.models.base import Model, Spec
+from iguana_server.models.beside import build, inside, refuse
 from iguana_server.models.ensemble import Average
 from iguana_server.models.probe import probe
 from iguana_server.models.surrogates import unite
 
 SPEC = tuple(field.name for field in fields(Spec))
-FACTORY = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 WANT: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("a text", lambda v: isinstance(v, str)),
     "integer": ("an integer", lambda v: type(v) is int),
@@ -85,7 +80,6 @@ def _list_of(value: Any, *types: type) -> bool:
 class _Manifest:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.folder = path.parent.resolve()
         try:
             self.values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -93,7 +87,7 @@ class _Manifest:
         self.check()
 
     def refuse(self, text: str) -> NoReturn:
-        raise ModelRefused(f"{self.path.name}: {text}")
+        refuse(self.path, text)
 
     def check(self) -> None:
         """Refuse unknown, missing and mistyped keys, all at once."""
@@ -154,7 +148,7 @@ class _Manifest:
         if key == "program":
             net = archive.load(self.file(key), content, spec.shape, max(spec.bucket, spec.max_batch))
         else:
-            net = self.build(content)
+            net = build(self.path, self.values["factory"], content)
         return Model(spec, net, sha256=sha256, device=device)
 
     def check_sha256(self, got: str, of: str) -> None:
@@ -178,28 +172,4 @@ class _Manifest:
 
     def inside(self, key: str, name: str) -> Path:
         """Return the path of a name given under a key."""
-        path = (self.folder / name).resolve()
-        if not path.is_relative_to(self.folder):
-            self.refuse(f"{key}: want a path inside the manifest's folder, got {name!r}")
-        if not path.is_file():
-            self.refuse(f"{key}: want a file, got none at {name!r}")
-        return path
-
-    def build(self, content: bytes) -> nn.Module:
-        """Build the factory's network and fill it with the weights, all of them and no others."""
-        name: str = self.values["factory"]
-        match = FACTORY.fullmatch(name)
-        if match is None:
-            self.refuse(f"factory: want package.module:function, got {name!r}")
-        try:
-            factory = getattr(importlib.import_module(match[1]), match[2])
-        except (ImportError, AttributeError) as error:
-            raise ModelRefused(f"{self.path.name}: factory: want {name}, got {error}") from error
-        net = factory()
-        if not isinstance(net, nn.Module):
-            self.refuse(f"factory: want an nn.Module from {name}, got {type(net).__name__}")
-        try:
-            net.load_state_dict(load_safetensors(content))
-        except (SafetensorError, RuntimeError) as error:  # RuntimeError: names or shapes that do not fit
-            raise ModelRefused(f"{self.path.name}: weights: want those of {name}, got {error}") from error
-        return net
+        return inside(self.path, key, name)

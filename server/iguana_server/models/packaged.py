@@ -97,7 +97,7 @@ def read(path: Path) -> tuple[Any, str]:
     try:
         if path.suffix == ".safetensors":
             return load(content), digest
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), digest
+        return unpickle(content), digest
     except Exception as error:  # what the unpickler stumbles over in a file that is none is of many kinds
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split("\n")[0]
         raise ModelRefused(

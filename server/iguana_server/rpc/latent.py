@@ -15,7 +15,7 @@ from iguana_server.errors import InvalidArgument
 from iguana_server.generators import algebra, codes
 from iguana_server.generators.base import Spec
 from iguana_server.rpc.bounds import MAX_CODES, MAX_TRUNCATION, MIN_TRUNCATION, Limits
-from iguana_server.rpc.faults import Faults, bound, counts, listed, number, text
+from iguana_server.rpc.faults import Faults, bound, listed, number, text
 from iguana_server.rpc.goal import Classes
 from iguana_server.rpc.words import DTYPE
 
@@ -75,7 +75,7 @@ def to_labels(
     if not refs and seeds:
         return codes.labels_of(seeds, len(spec.classes))
     if len(refs) not in (1, n):
-        faults.add("labels", counts(n, "class").replace("classs", "classes"), str(len(refs)))
+        faults.add("labels", "1 class" if n == 1 else f"1 or {n} classes", str(len(refs)))
         return zeros
     return zeros + torch.tensor(
         [classes.find(ref, f"labels[{i}]", faults) for i, ref in enumerate(refs)], dtype=torch.int64

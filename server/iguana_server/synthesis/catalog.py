@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import pkgutil
 from types import ModuleType
 
 import torch
 
 from iguana_server.errors import NotFound
+from iguana_server.models.catalog import tables
 from iguana_server.synthesis.base import Loader, Network
 from iguana_server.synthesis.probe import probe
 
 
 def available(package: ModuleType) -> dict[str, Loader]:
     """Return the loaders of a package's models by name, in order of name; nothing is loaded yet."""
-    found: dict[str, Loader] = {}
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        table: dict[str, Loader] = getattr(importlib.import_module(module.name), "MODELS", {})
-        if twice := found.keys() & table.keys():
-            raise ValueError(f"{module.name}: want names of its own, got {', '.join(sorted(twice))} again")
-        found |= table
-    return dict(sorted(found.items()))
+    return tables(package)
 
 
 def load(package: ModuleType, name: str, device: torch.device | None = None) -> Network:

@@ -7,6 +7,7 @@ Mao et al. 2017 (arXiv:1611.04076, eq. 9), with the factors 1/2: the table's row
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from torch.nn import functional
 Score = Callable[[Tensor], Tensor]  # pixels [n, C, H, W] -> [n]
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """Both sides' losses. `real` is what the critic is taught of real pictures (one-sided smoothing: below 1).
 
     A module, for what a loss must keep from step to step is a buffer of its own.
@@ -32,13 +33,13 @@ class Loss(nn.Module):
         super().__init__()
         self.real, self.weight, self.clip = real, penalty, clip
 
+    @abstractmethod
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return what the critic descends, of its answers to real and to generated rows, [n] each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def generator(self, fake: Tensor) -> Tensor:
         """Return what the generator descends, of the critic's answers [n]."""
-        raise NotImplementedError
 
     def penalty(self, score: Score, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
         """Return what is added to the critic's loss, of pixels [n, C, H, W]."""
