@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from iguana.v1 import attack_pb2 as pb
-from iguana.v1 import attack_pb2_grpc, error_pb2
+from iguana.v1 import attack_pb2_grpc
 from iguana_server.engine.answer import Forged, Progress
 from iguana_server.engine.loop import Engine
 from iguana_server.engine.script import in_turn
@@ -16,7 +17,7 @@ from iguana_server.rpc.context import Context
 from iguana_server.rpc.dialogue import dialogue, first
 from iguana_server.rpc.evasion import Evasion
 from iguana_server.rpc.origin import Origin
-from iguana_server.rpc.pipeline import pipeline
+from iguana_server.rpc.pipeline import replies
 from iguana_server.rpc.transfer import Transfer
 
 
@@ -57,18 +58,10 @@ class AttackServicer(attack_pb2_grpc.AttackServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamAttackRequest], context: Context
     ) -> AsyncIterator[pb.StreamAttackResponse]:
         """Forge batches as they come."""
-        origin = Origin.of(context)
-
-        async def answer(item: pb.StreamAttackRequest) -> pb.StreamAttackResponse:
-            response = await self._attack(item.request, origin, "request.")
-            return pb.StreamAttackResponse(id=item.id, response=response)
-
-        def refuse(name: str, failure: error_pb2.Failure) -> pb.StreamAttackResponse:
-            return pb.StreamAttackResponse(id=name, failure=failure)
-
+        answer = partial(self._attack, origin=Origin.of(context), path="request.")
         most = self._codec.limits.max_stream_items
-        async with aclosing(pipeline(request_iterator, answer, refuse, most=most)) as replies:
-            async for reply in replies:
+        async with aclosing(replies(request_iterator, pb.StreamAttackResponse, answer, most=most)) as made:
+            async for reply in made:
                 yield reply
 
     async def AttackRemote(  # noqa: N802

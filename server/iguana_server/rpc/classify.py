@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from iguana.v1 import classify_pb2 as pb
-from iguana.v1 import classify_pb2_grpc, error_pb2
+from iguana.v1 import classify_pb2_grpc
 from iguana_server.engine.loop import Engine
 from iguana_server.rpc.codec import Codec
 from iguana_server.rpc.context import Context
 from iguana_server.rpc.origin import Origin
-from iguana_server.rpc.pipeline import pipeline
+from iguana_server.rpc.pipeline import replies
 
 
 class ClassifyServicer(classify_pb2_grpc.ClassifyServiceServicer):
@@ -31,18 +32,10 @@ class ClassifyServicer(classify_pb2_grpc.ClassifyServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamClassifyRequest], context: Context
     ) -> AsyncIterator[pb.StreamClassifyResponse]:
         """Judge batches as they come."""
-        origin = Origin.of(context)
-
-        async def answer(item: pb.StreamClassifyRequest) -> pb.StreamClassifyResponse:
-            response = await self._classify(item.request, origin, "request.")
-            return pb.StreamClassifyResponse(id=item.id, response=response)
-
-        def refuse(name: str, failure: error_pb2.Failure) -> pb.StreamClassifyResponse:
-            return pb.StreamClassifyResponse(id=name, failure=failure)
-
+        answer = partial(self._classify, origin=Origin.of(context), path="request.")
         most = self._codec.limits.max_stream_items
-        async with aclosing(pipeline(request_iterator, answer, refuse, most=most)) as replies:
-            async for reply in replies:
+        async with aclosing(replies(request_iterator, pb.StreamClassifyResponse, answer, most=most)) as made:
+            async for reply in made:
                 yield reply
 
     async def _classify(

@@ -25,16 +25,16 @@ from iguana_server.engine.answer import Answer, Forged, Looked
 from iguana_server.engine.job import AttackJob, ClassifyJob, Plan
 from iguana_server.engine.remote import Remote
 from iguana_server.errors import InternalError, InvalidArgument, NotFound
-from iguana_server.models.base import NAME, Model
+from iguana_server.models.base import Model
 from iguana_server.rpc import classification, guard
 from iguana_server.rpc.bounds import MAX_EVERY_STEPS
 from iguana_server.rpc.diagnosis import DRAWS, QUERIES
 from iguana_server.rpc.draft import Draft, to_draft, top_k
 from iguana_server.rpc.evade import Evading, to_evading
-from iguana_server.rpc.faults import Faults, text
+from iguana_server.rpc.faults import Faults
 from iguana_server.rpc.goal import Classes
 from iguana_server.rpc.image import is_on_grid, to_pixels
-from iguana_server.rpc.intake import Intake, sound
+from iguana_server.rpc.intake import Intake, named, sound
 from iguana_server.rpc.manifest import manifest, versions
 from iguana_server.rpc.memory import Memory
 from iguana_server.rpc.method import images_of
@@ -135,7 +135,7 @@ class Codec:
         logits: bool,
     ) -> ClassifyOrder:
         faults = Faults(path)
-        model = self._model(request.model, faults)
+        model = named("model", "a name", request.model, self.models, faults)
         self._intake.check_count(request.images, faults)
         strict = STRICT.meanings[STRICT.read(faults, "determinism", request.determinism)]
         k = top_k(request.top_k, faults)
@@ -218,7 +218,7 @@ class Codec:
     ) -> AttackOrder:
         """Read a batch to be forged; whole: the answer is one message."""
         faults = Faults(path)
-        model = self._model(request.model, faults)
+        model = named("model", "a name", request.model, self.models, faults)
         classes = self._classes[model.spec.name]
         return await self._to_forged(
             request, model, classes, origin, faults, report_every=report_every, whole=whole
@@ -362,15 +362,6 @@ class Codec:
         )
         written = [sound(result) for result in results]
         return attack_pb2.AttackResponse(results=written, manifest=order.manifest)
-
-    def _model(self, name: str, faults: Faults) -> Model:
-        """Return the model; without one there is nothing to read the rest by."""
-        if not NAME.fullmatch(name):
-            faults.add("model", "a name from ModelService.ListModels", text(name))
-            faults.check()
-        if name not in self.models:
-            raise NotFound("model", name, difflib.get_close_matches(name, self.models))
-        return self.models[name]
 
     def _victim(self, name: str, model: Model | RemoteModel, faults: Faults) -> Model | None:
         """Return the model that is only shown what was made for another, if one is named."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
-from iguana.v1 import error_pb2, generate_pb2_grpc
 from iguana.v1 import generate_pb2 as pb
+from iguana.v1 import generate_pb2_grpc
 from iguana_server.engine.answer import Mapped
 from iguana_server.engine.loop import Engine
 from iguana_server.rpc.context import Context
 from iguana_server.rpc.generation import Generation
 from iguana_server.rpc.origin import Origin
-from iguana_server.rpc.pipeline import pipeline
+from iguana_server.rpc.pipeline import replies
 
 
 class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
@@ -45,18 +46,10 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamGenerateRequest], context: Context
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
         """Make batches as they come."""
-        origin = Origin.of(context)
-
-        async def answer(item: pb.StreamGenerateRequest) -> pb.StreamGenerateResponse:
-            response = await self._generate(item.request, origin, "request.")
-            return pb.StreamGenerateResponse(id=item.id, response=response)
-
-        def refuse(name: str, failure: error_pb2.Failure) -> pb.StreamGenerateResponse:
-            return pb.StreamGenerateResponse(id=name, failure=failure)
-
+        answer = partial(self._generate, origin=Origin.of(context), path="request.")
         most = self._codec.limits.max_stream_items
-        async with aclosing(pipeline(request_iterator, answer, refuse, most=most)) as replies:
-            async for reply in replies:
+        async with aclosing(replies(request_iterator, pb.StreamGenerateResponse, answer, most=most)) as made:
+            async for reply in made:
                 yield reply
 
     async def Invert(  # noqa: N802

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,15 @@ import torch
 from iguana.v1 import attack_pb2, generate_pb2, image_pb2, manifest_pb2
 from iguana_server.engine.answer import Answer, Inverted, Mapped
 from iguana_server.engine.synthesis import InvertJob, MapJob
-from iguana_server.errors import InternalError, NotFound
+from iguana_server.errors import InternalError
 from iguana_server.generators import codes
 from iguana_server.generators.base import Generator
 from iguana_server.generators.inversion import Inversion
-from iguana_server.models.base import NAME
 from iguana_server.rpc.bounds import DEFAULT_INVERT_RESTARTS
-from iguana_server.rpc.faults import Faults, counts, listed, text
+from iguana_server.rpc.faults import Faults, counts, listed
 from iguana_server.rpc.goal import Classes
 from iguana_server.rpc.image import from_bytes, largest, to_pixels
-from iguana_server.rpc.intake import Intake, sound
+from iguana_server.rpc.intake import Intake, named, sound
 from iguana_server.rpc.latent import Codes, from_latent, to_codes, to_labels
 from iguana_server.rpc.manifest import manifest
 from iguana_server.rpc.origin import Origin
@@ -79,7 +77,7 @@ class Generation:
     ) -> GenerateOrder:
         """Read a batch of codes; whole: the answer is one message."""
         faults = Faults(path)
-        generator = self._generator(request.model, faults)
+        generator = named("generator", "a generator's name", request.model, self.generators, faults)
         spec = generator.spec
         png = PNG.meanings[PNG.read(faults, "encoding", request.encoding)]
         strict = STRICT.meanings[STRICT.read(faults, "determinism", request.determinism)]
@@ -120,7 +118,7 @@ class Generation:
     ) -> InvertOrder:
         """Read a batch of pictures whose codes are sought."""
         faults = Faults(path)
-        generator = self._generator(request.model, faults)
+        generator = named("generator", "a generator's name", request.model, self.generators, faults)
         spec, n, limits = generator.spec, len(request.images), self.limits
         self._intake.check_count(request.images, faults)
         png = PNG.meanings[PNG.read(faults, "encoding", request.encoding)]
@@ -165,7 +163,7 @@ class Generation:
     ) -> ScoreOrder:
         """Read a batch of pictures for a critic."""
         faults = Faults(path)
-        generator = self._generator(request.model, faults)
+        generator = named("generator", "a generator's name", request.model, self.generators, faults)
         spec, critic = generator.spec, generator.critic
         if critic is None:
             faults.add("model", "a generator that has a discriminator (ListModels tells)", spec.name)
@@ -190,15 +188,6 @@ class Generation:
             for logit in logits
         )
         return generate_pb2.ScoreResponse(scores=scores, manifest=order.manifest)
-
-    def _generator(self, name: str, faults: Faults) -> Generator:
-        """Return the generator; without one there is nothing to read the rest by."""
-        if not NAME.fullmatch(name):
-            faults.add("model", "a generator's name from ModelService.ListModels", text(name))
-            faults.check()
-        if name not in self.generators:
-            raise NotFound("generator", name, difflib.get_close_matches(name, self.generators))
-        return self.generators[name]
 
     async def _pixels(
         self, images: Sequence[image_pb2.Image], generator: Generator, faults: Faults, *, copies: int = 0

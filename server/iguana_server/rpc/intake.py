@@ -7,14 +7,16 @@ places up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
 from iguana.v1 import image_pb2
-from iguana_server.errors import InvalidArgument
+from iguana_server.errors import InvalidArgument, NotFound
+from iguana_server.models.base import NAME
 from iguana_server.rpc.bounds import MOST_FILES, Limits
-from iguana_server.rpc.faults import Faults
+from iguana_server.rpc.faults import Faults, text
 from iguana_server.rpc.memory import Memory
 
 T = TypeVar("T")
@@ -94,6 +96,19 @@ class Intake:
     def apart(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do work in a thread of its own: the event loop goes on."""
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def named(what: str, words: str, name: str, known: Mapping[str, T], faults: Faults) -> T:
+    """Return what a request names, `words` being how ListModels' names are spoken of; without it nothing can be read.
+
+    Raises InvalidArgument, or NotFound with the close names.
+    """
+    if not NAME.fullmatch(name):
+        faults.add("model", f"{words} from ModelService.ListModels", text(name))
+        faults.check()
+    if name not in known:
+        raise NotFound(what, name, difflib.get_close_matches(name, known))
+    return known[name]
 
 
 def sound(result: T | BaseException) -> T:

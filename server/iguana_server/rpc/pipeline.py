@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from contextlib import aclosing
+from typing import Any, Protocol, TypeVar
 
 from iguana.v1 import error_pb2
 from iguana_server.errors import InvalidArgument
@@ -23,6 +24,26 @@ class Item(Protocol):
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - an item
 R = TypeVar("R")
+
+
+async def replies(
+    items: AsyncIterator[Any],
+    kind: Callable[..., R],
+    answer: Callable[[Any], Awaitable[object]],
+    *,
+    most: int,
+) -> AsyncGenerator[R]:
+    """Yield a reply of this kind, a message of id and response or failure, to each item's request; see pipeline."""
+
+    async def run(item: Any) -> R:
+        return kind(id=item.id, response=await answer(item.request))
+
+    def refuse(name: str, failure: error_pb2.Failure) -> R:
+        return kind(id=name, failure=failure)
+
+    async with aclosing(pipeline(items, run, refuse, most=most)) as made:
+        async for reply in made:
+            yield reply
 
 
 async def pipeline(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 import torch
 
-from iguana.v1 import error_pb2, translate_pb2_grpc
 from iguana.v1 import translate_pb2 as pb
+from iguana.v1 import translate_pb2_grpc
 from iguana_server.engine.answer import Answer, Mapped
 from iguana_server.engine.loop import Engine
 from iguana_server.rpc.context import Context
 from iguana_server.rpc.origin import Origin
-from iguana_server.rpc.pipeline import pipeline
+from iguana_server.rpc.pipeline import replies
 from iguana_server.rpc.translation import Part, TranslateOrder, Translation, place
 
 
@@ -46,18 +47,10 @@ class TranslateServicer(translate_pb2_grpc.TranslateServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamTranslateRequest], context: Context
     ) -> AsyncIterator[pb.StreamTranslateResponse]:
         """Turn batches as they come."""
-        origin = Origin.of(context)
-
-        async def answer(item: pb.StreamTranslateRequest) -> pb.StreamTranslateResponse:
-            response = await self._translate(item.request, origin, "request.")
-            return pb.StreamTranslateResponse(id=item.id, response=response)
-
-        def refuse(name: str, failure: error_pb2.Failure) -> pb.StreamTranslateResponse:
-            return pb.StreamTranslateResponse(id=name, failure=failure)
-
+        answer = partial(self._translate, origin=Origin.of(context), path="request.")
         most = self._codec.limits.max_stream_items
-        async with aclosing(pipeline(request_iterator, answer, refuse, most=most)) as replies:
-            async for reply in replies:
+        async with aclosing(replies(request_iterator, pb.StreamTranslateResponse, answer, most=most)) as made:
+            async for reply in made:
                 yield reply
 
     async def _translate(

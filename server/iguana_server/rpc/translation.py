@@ -13,12 +13,11 @@ import torch
 from iguana.v1 import manifest_pb2, translate_pb2
 from iguana_server import ops
 from iguana_server.engine.synthesis import MapJob
-from iguana_server.errors import InvalidArgument, NotFound
-from iguana_server.models.base import NAME
+from iguana_server.errors import InvalidArgument
 from iguana_server.rpc.bounds import MAX_STYLE_WEIGHT
 from iguana_server.rpc.faults import Faults, bound, number, text
 from iguana_server.rpc.image import from_bytes, largest, to_picture
-from iguana_server.rpc.intake import Intake, sound
+from iguana_server.rpc.intake import Intake, named, sound
 from iguana_server.rpc.manifest import manifest
 from iguana_server.rpc.origin import Origin
 from iguana_server.rpc.words import PNG, STRICT
@@ -70,7 +69,7 @@ class Translation:
     ) -> TranslateOrder:
         """Read a batch of pictures; whole: the answer is one message."""
         faults = Faults(path)
-        translator = self._translator(request.model, faults)
+        translator = named("translator", "a translator's name", request.model, self.translators, faults)
         spec = translator.spec
         self._intake.check_count(request.images, faults)
         png = PNG.meanings[PNG.read(faults, "encoding", request.encoding)]
@@ -141,15 +140,6 @@ class Translation:
             partial(_translated, order, sample, canvas) for sample, canvas in enumerate(canvases)
         )
         return translate_pb2.TranslateResponse(pictures=map(sound, made), manifest=order.manifest)
-
-    def _translator(self, name: str, faults: Faults) -> Translator:
-        """Return the translator; without one there is nothing to read the rest by."""
-        if not NAME.fullmatch(name):
-            faults.add("model", "a translator's name from ModelService.ListModels", text(name))
-            faults.check()
-        if name not in self.translators:
-            raise NotFound("translator", name, difflib.get_close_matches(name, self.translators))
-        return self.translators[name]
 
     def _check_reply(self, order: TranslateOrder, faults: Faults) -> None:
         size = sum(largest(order.size(i)) + _ROW_BYTES for i in range(len(order.pictures)))
