@@ -193,6 +193,26 @@ async def test_cancelled_call_ends_at_once(running: Running, method: str) -> Non
         await reader
 
 
+@pytest.mark.parametrize("method", [CLASSIFY, WATCH])
+@pytest.mark.parametrize("leave", ["cancels", "is late"])
+async def test_call_given_up_before_its_request_arrived_is_counted(
+    running: Running, method: str, leave: str
+) -> None:
+    # A stream to a unary method: its headers are sent, a request is not.
+    call = running.raw(method, "stream_stream")(timeout=0.2 if leave == "is late" else None)
+    if leave == "cancels":
+        await asyncio.sleep(0.2)
+        call.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await _end(call)
+    async with asyncio.timeout(5):
+        while not running.count(method, "CANCELLED"):
+            await asyncio.sleep(0.005)
+    assert not running.script.begun
+    assert running.count(method, "CANCELLED") == 1
+    assert not running.value("iguana_rpc_in_flight", method=method)
+
+
 async def test_slow_reader_is_cut_off_at_the_deadline() -> None:
     async with serving(config(limits={"default_deadline_s": 0.5, "max_deadline_s": 1})) as running:
         call = _call(running, WATCH, "flood")

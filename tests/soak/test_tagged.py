@@ -315,12 +315,16 @@ async def test_everybody_gets_his_own_answer_and_every_call_is_counted(
     assert codes.total() == SCALE.tagged
     assert set(codes) <= {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", *LOST}
     assert set(run.items) <= {"OK", "RESOURCE_EXHAUSTED"}
-    for method, n in run.sent.items():
-        assert sum(k for (of, _), k in counts.items() if of == method) == n, method
+    # A call that is given up may never have left a machine that was busy; whatever the server saw, it counted.
+    missing = {
+        method: n - sum(k for (of, _), k in counts.items() if of == method) for method, n in run.sent.items()
+    }
+    given_up = {method: sum(run.ended[method, lost] for lost in LOST) for method in run.sent}
+    assert all(0 <= missing[method] <= given_up[method] for method in missing), missing
+    assert sum(missing.values()) <= 1 + sum(given_up.values()) // 100, missing
     # A call may be answered in the moment in which its caller leaves: that alone is counted otherwise.
     for method, code in run.ended.keys() | counts.keys():
-        crossed = sum(run.ended[method, lost] for lost in LOST)
-        assert abs(run.ended[method, code] - counts[method, code]) <= crossed, (method, code)
+        assert abs(run.ended[method, code] - counts[method, code]) <= given_up[method], (method, code)
     assert not any(gauges.values())
     if SCALE.tagged >= 10_000:
         assert all(codes[code] for code in ("RESOURCE_EXHAUSTED", *LOST))

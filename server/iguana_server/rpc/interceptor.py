@@ -43,6 +43,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Tell `telemetry` of every call; `limits` has the deadlines."""
         self._telemetry, self._limits = telemetry, limits
         self._handlers: dict[str, Handler] = {}
+        self._arriving: dict[asyncio.Task[Any], grpc.HandlerCallDetails] = {}  # the request is not here yet
         self._running: dict[asyncio.Task[Any], str] = {}
         self._closed: set[asyncio.Task[Any]] = set()
 
@@ -52,6 +53,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Return the method's handler, wrapped; a method that does not exist ends as UNIMPLEMENTED here."""
+        task = _current_task()
+        self._arriving[task] = handler_call_details
+        task.add_done_callback(self._given_up)
         method = handler_call_details.method.removeprefix("/")
         wrapped = self._handlers.get(method)
         if wrapped is None:
@@ -124,7 +128,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: Context, work: Callable[[], Awaitable[T]], *, pipeline: bool
     ) -> T:
         """Run a method under its deadline and end the call with the right status."""
-        task = cast("asyncio.Task[Any]", asyncio.current_task())  # grpc's own, one a call
+        task = _current_task()
+        del self._arriving[task]
         self._running[task] = method
         try:
             with self._telemetry.call(method, context.invocation_metadata() or ()) as observation:
@@ -151,6 +156,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
         finally:
             del self._running[task]
 
+    def _given_up(self, task: asyncio.Task[Any]) -> None:
+        """Count a call whose caller left before its request was here: grpc ends it without its handler."""
+        if details := self._arriving.pop(task, None):
+            method, metadata = details.method.removeprefix("/"), details.invocation_metadata
+            with self._telemetry.call(method, metadata or ()) as observation:
+                observation.code = "CANCELLED"
+
     def _allowed(self, method: str, remaining_s: float | None, *, pipeline: bool) -> float:
         """Return the seconds a call may take; a pipeline lives as long as its caller sends, within the limit."""
         if not method.startswith(OURS):
@@ -158,6 +170,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if remaining_s is None:
             return self._limits.max_deadline_s if pipeline else self._limits.default_deadline_s
         return min(remaining_s, self._limits.max_deadline_s)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    """Return the task that runs: grpc's own, one a call, from its headers to its status."""
+    return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
 def _why_cancelled(context: Context) -> str:
