@@ -499,7 +499,8 @@ async def test_the_rate_of_work_counts_the_steps_in_which_nothing_leaves() -> No
         await engine.run(one)
         took = time.monotonic() - begun
     # The engine has ended: its last turn, whose answer came before its end, is counted.
-    assert 0.5 <= engine._queue._left / engine._queue._busy_s / (one.cost / took) <= 2
+    pace = engine._queue._paces["toy"]
+    assert 0.5 <= pace.busy_s / pace.left * one.cost / took <= 2
 
 
 async def test_moves_of_a_row_that_is_given_up_count_as_work_done() -> None:

@@ -19,8 +19,8 @@ from tests.nets import pictures
 PIXELS = 432
 
 
-def _job(n: int, caller: str = "me", **options: Any) -> ClassifyJob:
-    return ClassifyJob(pictures(n), method="test", model="toy", caller=caller, **options)
+def _job(n: int, caller: str = "me", model: str = "toy", **options: Any) -> ClassifyJob:
+    return ClassifyJob(pictures(n), method="test", model=model, caller=caller, **options)
 
 
 def _take_all(queue: Queue, caller: str = "me") -> list[Row]:
@@ -76,7 +76,7 @@ async def test_a_closed_queue_takes_nothing() -> None:
 
 async def test_the_refused_are_told_a_time_that_grows_with_the_work() -> None:
     queue = Queue(100 * PIXELS)
-    queue.done(20 * PIXELS, 2.0)
+    queue.done({"toy": 20 * PIXELS}, 2.0)
     queue.put(_job(100))
     with pytest.raises(Overloaded) as refused:
         queue.put(_job(1))
@@ -124,7 +124,7 @@ def test_idling_saves_nothing_up() -> None:
 async def test_what_could_not_begin_in_time_is_refused() -> None:
     """100 looks wait, 10 a second leave: who has 15 s is refused, who has 30 s waits, another caller may."""
     queue = Queue(1000 * PIXELS)
-    queue.done(20 * PIXELS, 2.0)
+    queue.done({"toy": 20 * PIXELS}, 2.0)
     queue.put(_job(100))
     now = time.monotonic()
     with pytest.raises(Overloaded, match="want a deadline of 20 s or later"):
@@ -137,3 +137,16 @@ async def test_without_evidence_nothing_is_refused_for_its_deadline() -> None:
     queue = Queue(1000 * PIXELS)
     queue.put(_job(100))
     queue.put(_job(1, deadline=time.monotonic() + 0.001))
+
+
+async def test_work_is_counted_in_the_seconds_of_its_model() -> None:
+    """As many numbers wait for a fast network as for a slow one: 0.1 s and 10 s. Neither waits for the other."""
+    queue = Queue(1000 * PIXELS)
+    queue.done({"fast": 2000 * PIXELS, "slow": 20 * PIXELS}, 2.0)
+    queue.put(_job(100, model="fast"))
+    queue.put(_job(100, model="slow"))
+    now = time.monotonic()
+    queue.put(_job(1, model="fast", deadline=now + 1))
+    with pytest.raises(Overloaded, match="want a deadline of 20 s or later") as refused:
+        queue.put(_job(1, model="slow", deadline=now + 1))
+    assert refused.value.retry_after_s == pytest.approx(5)

@@ -38,6 +38,11 @@ class Bench:
         self._clocks = Clocks()
         self._left = 0  # work done for the rows that have left since the last turn's end
 
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.model.spec.name
+
     def rows(self) -> list[Row]:
         """Rows in flight."""
         return [*self._looks, *itertools.chain.from_iterable(lane.rows for lane in self._lanes.values())]
@@ -45,8 +50,7 @@ class Bench:
     def admit(self, queue: Queue, now: float) -> None:
         """Forget rows that nobody waits for, hurry those that are late, then fill up from the queue."""
         self._forget(now)
-        name = self.model.spec.name
-        seated, looking = queue.callers(name, seated=True), queue.callers(name, seated=False)
+        seated, looking = queue.callers(self.name, seated=True), queue.callers(self.name, seated=False)
         self._clocks.enter({*(row.job.caller for row in self.rows()), *seated, *looking})
         self._admit_looks(queue, looking, now)
         self._admit_attacks(queue, seated, now)
@@ -89,7 +93,7 @@ class Bench:
         heapq.heapify(heap)
         while heap and len(self._looks) < self.model.spec.max_batch:
             at, caller = heapq.heappop(heap)
-            row = queue.take(self.model.spec.name, caller, seated=False)
+            row = queue.take(self.name, caller, seated=False)
             if row is not None:
                 self._start(row, now)
                 self._looks.append(row)
@@ -106,7 +110,7 @@ class Bench:
             n, at, caller = heapq.heappop(heap)
             if n >= self.model.spec.max_batch or (n > 0 and total >= self.max_rows):
                 continue
-            row = queue.take(self.model.spec.name, caller, seated=True)
+            row = queue.take(self.name, caller, seated=True)
             if row is None:
                 continue
             job = row.job
@@ -134,7 +138,7 @@ class Bench:
         if looks:
             images = torch.stack([row.job.images[row.sample] for row in looks])
             parts.append(Part(self._laid_out(images), [row.job.strict for row in looks]))
-        note = noted(self._meter, self.model.spec.name, rows, gradient=gradient)
+        note = noted(self._meter, self.name, rows, gradient=gradient)
         seen = look(
             self.model,
             parts,
@@ -242,7 +246,7 @@ class Bench:
         for (attack, *_), lane in self._lanes.items():
             rows[attack] += len(lane)
         for attack, n in rows.items():
-            self._meter.lane(self.model.spec.name, attack, n)
+            self._meter.lane(self.name, attack, n)
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane.rows}
 
     def _laid_out(self, images: Tensor) -> Tensor:

@@ -153,20 +153,20 @@ class Engine:
 
     def _turn(self) -> bool:
         """Let in, look, let out; says whether there was anything to do."""
-        begun = time.monotonic()
-        cost, busy = 0.0, False
+        begun, left = time.monotonic(), {}
         for bench in self._benches:
             self._beat()
             now = time.monotonic()
             for job in self._queue.drop_dead(now):  # again for each: another model's passes take their time
                 give_up(job, self._meter)
             bench.admit(self._queue, now)
-            cost += bench.turn()
-            busy |= bool(bench.rows())
+            working = bool(bench.rows())
+            cost = bench.turn()
+            if working or cost:
+                left[bench.name] = cost
         self._meter.queue(self._queue.cost)
-        if cost or busy:
-            self._queue.done(cost, time.monotonic() - begun)
-        return busy
+        self._queue.done(left, time.monotonic() - begun)
+        return any(bench.rows() for bench in self._benches)
 
     def _end(self, error: ServeError, later: ServeError) -> None:
         """Tell all who wait, and whoever comes after."""

@@ -35,6 +35,11 @@ class Press:
         shapes = [column.shape[1:] for column in network.example(1, torch.Generator())]
         self._usual = shapes[0]  # that the probe has seen
 
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.network.name
+
     def rows(self) -> list[Row]:
         """Rows in flight."""
         return [*self._mapped, *self._inverted]
@@ -42,8 +47,7 @@ class Press:
     def admit(self, queue: Queue, now: float) -> None:
         """Forget rows that nobody waits for, then fill up from the queue, fairly among callers."""
         self._forget(now)
-        name = self.network.name
-        moving, mapping = queue.callers(name, seated=True), queue.callers(name, seated=False)
+        moving, mapping = queue.callers(self.name, seated=True), queue.callers(self.name, seated=False)
         self._clocks.enter({*(row.job.caller for row in self.rows()), *moving, *mapping})
         self._fill(queue, self._mapped, mapping, most=self.network.max_batch, seated=False, now=now)
         self._fill(queue, self._inverted, moving, most=self.max_rows, seated=True, now=now)
@@ -69,7 +73,7 @@ class Press:
             n, at, caller = heapq.heappop(heap)
             if n >= self.network.max_batch or (len(seats) >= most and not (seated and n == 0)):
                 continue
-            row = queue.take(self.network.name, caller, seated=seated)
+            row = queue.take(self.name, caller, seated=seated)
             if row is None:
                 continue
             if not row.job.started:
@@ -97,7 +101,7 @@ class Press:
         usual = rows[0].job.images.shape[1:] == self._usual
         order = sorted(rows, key=lambda row: not row.job.strict)
         columns = [column.to(self.network.device) for column in gathered(order)]
-        note = noted(self._meter, self.network.name, order, gradient=False)
+        note = noted(self._meter, self.name, order, gradient=False)
         values: list[Tensor] = []
         for one in self._passes(order, usual=usual):
             with torch.inference_mode():
@@ -127,7 +131,7 @@ class Press:
             torch.cat([getattr(question, field) for question in asked])[back].to(self.network.device)
             for field in Question.__slots__
         ]
-        note = noted(self._meter, self.network.name, order, gradient=True)
+        note = noted(self._meter, self.name, order, gradient=True)
         parts: list[Seen] = []
         for one in self._passes(order, usual=True):
             padded = (_padded(column[one.start : one.stop], one.size) for column in columns)

@@ -11,15 +11,15 @@ import heapq
 import itertools
 import math
 import threading
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 
 from iguana_server.engine.job import Job
+from iguana_server.engine.pace import Pace
 from iguana_server.engine.row import Row
 from iguana_server.errors import InvalidArgument, Overloaded, ServeError
 
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.1, 60.0
-_HALF_LIFE_S, _EVIDENCE_S = 10.0, 1.0  # of the rate at which work leaves
 _LATEST_START = 0.5  # of the time to the deadline: what begins later would not end in time
 
 
@@ -80,13 +80,13 @@ class Queue:
     """Rows that wait for a look. Jobs enter on the event loop; the engine's thread takes."""
 
     def __init__(self, max_cost: int) -> None:
-        """Bound what waits to max_cost (rows x steps x pixels)."""
+        """Bound what waits to max_cost (rows x steps x pixels); how long that takes is told by the models' paces."""
         self.max_cost = max_cost
         self._lines: dict[Key, list[Entry]] = {}  # heaps
         self._number = itertools.count()
         self._cost = 0
-        self._owed: Counter[str] = Counter()  # cost that waits, by caller
-        self._left, self._busy_s = 0.0, 0.0  # cost that has left, in how long; both fade
+        self._owed: dict[str, Counter[str]] = {}  # cost that waits, by model and caller
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by model
         self._closed: ServeError | None = None
         self._changed = threading.Condition()
 
@@ -113,7 +113,7 @@ class Queue:
                     f"queue: want at most {self.max_cost} pixels x steps waiting, got {self._cost} + {cost}"
                 )
                 raise Overloaded(text, retry_after_s=self._retry_after_s())
-            wait_s = self._wait_s(job.caller)
+            wait_s = self._wait_s(job)
             if job.deadline is not None and wait_s > max(0.0, _LATEST_START * (job.deadline - job.arrived)):
                 text = f"queue: want a deadline of {wait_s / _LATEST_START:.3g} s or later, got {job.deadline - job.arrived:.3g} s"
                 raise Overloaded(text, retry_after_s=self._retry_after_s())
@@ -176,11 +176,11 @@ class Queue:
                     self._lines[key] = live
         return dropped
 
-    def done(self, cost: float, seconds: float) -> None:
-        """Note that rows of this cost have left in so long (if early, at their full cost all the same)."""
-        fade = 0.5 ** (seconds / _HALF_LIFE_S)
-        self._left = self._left * fade + cost
-        self._busy_s = self._busy_s * fade + seconds
+    def done(self, left: Mapping[str, float], seconds: float) -> None:
+        """Note a turn of so many seconds: what left of each model that was at work (if early, at its full cost)."""
+        with self._changed:
+            for model, cost in left.items():
+                self._paces[model].note(cost, seconds)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until something changed."""
@@ -191,19 +191,24 @@ class Queue:
     def _owe(self, job: Job, rows: int) -> None:
         """Count rows in, or out."""
         self._cost += rows * job.row_cost
-        self._owed[job.caller] += rows * job.row_cost
-        if not self._owed[job.caller]:
-            del self._owed[job.caller]
+        owed = self._owed.setdefault(job.model, Counter())
+        owed[job.caller] += rows * job.row_cost
+        if not owed[job.caller]:
+            del owed[job.caller]
+        if not owed:
+            del self._owed[job.model]
 
-    def _wait_s(self, caller: str) -> float:
-        """How long until a new job of this caller begins, as far as can be told; 0 without evidence.
+    def _wait_s(self, job: Job) -> float:
+        """How long until a new job begins, as far as can be told; 0 without evidence.
 
-        Whichever is sooner: after all that waits, or after its own, with the others taking turns.
+        Whichever is sooner: after all that waits for its model, or after its caller's, with the others taking turns.
         """
-        if self._busy_s < _EVIDENCE_S or not self._left:
-            return 0.0
-        return min(self._cost, self._owed[caller] * len(self._owed)) * self._busy_s / self._left
+        owed = self._owed.get(job.model, Counter())
+        return self._paces[job.model].seconds(min(owed.total(), owed[job.caller] * len(owed)))
 
     def _retry_after_s(self) -> float:
-        seconds = self._cost * self._busy_s / self._left if self._left else 1.0
-        return min(max(seconds / 2, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
+        """Half the time in which what waits is done, each model's beside the others'."""
+        seconds = max(
+            (self._paces[model].seconds(owed.total()) for model, owed in self._owed.items()), default=0.0
+        )
+        return min(max((seconds or 2.0) / 2, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
