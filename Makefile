@@ -55,7 +55,7 @@ bench: $(VENV)/.bench ## all benchmarks, some 25 minutes on a quiet machine; eac
 DATA  ?= /usr/share/datasets/fashion-mnist
 TRAIN := $(VENV)/bin/iguana-server train
 
-train: train-standard train-robust train-ensemble train-gan train-cyclegan ## the networks of Fashion-MNIST again, into out/train; some 90 minutes of one core
+train: train-standard train-robust train-ensemble train-gan train-cyclegan ## the networks of Fashion-MNIST again, into out/train; some 110 minutes of one core
 
 train-standard: $(VENV)/.installed ## fashion-mnist-cnn, on the pictures as they are
 	$(TRAIN) standard --data $(DATA) --out out/train/standard --name fashion_mnist_cnn
@@ -67,7 +67,7 @@ train-ensemble: $(VENV)/.installed ## fashion-mnist-ensemble, five small ones
 	$(TRAIN) ensemble --data $(DATA) --out out/train/ensemble --half --epochs 8
 
 train-gan: $(VENV)/.installed ## fashion-mnist-gan, a generator of clothes
-	$(TRAIN) gan --data $(DATA) --out out/train/gan --half
+	$(TRAIN) gan --data $(DATA) --out out/train/gan --half --epochs 30
 
 train-cyclegan: $(VENV)/.installed ## sneaker-to-boot and boot-to-sneaker
 	$(TRAIN) cyclegan --data $(DATA) --out out/train/cyclegan --half

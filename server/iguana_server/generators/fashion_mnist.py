@@ -22,7 +22,7 @@ from iguana_server.models.fashion_mnist import CLASSES, ROWS
 from iguana_server.synthesis.base import Loader
 
 WEIGHTS = Path(__file__).with_name("weights") / "fashion_mnist_gan.safetensors"
-SHA256 = "eab4a05c25126c53771dfee8a2334a8870924c58a2a806729f8b56ef1e134da4"
+SHA256 = "0d6a19c128739469c35416230ce5a64ef31e7f7728a3fb3c7024899838107034"
 LATENT = 100  # as the DCGAN's
 WIDTH = 24  # channels at 28 x 28
 
