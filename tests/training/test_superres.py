@@ -22,6 +22,7 @@ from iguana_server.training.match import Match
 from iguana_server.training.recipes.superres import JUDGED, SuperRes
 from iguana_server.translators.base import Translator
 from iguana_server.translators.compact import Compact
+from tests.training.cut import whole_and_cut
 
 MANIFEST = """
 kind = "translator"
@@ -101,14 +102,8 @@ def test_it_beats_bicubic_on_edges(album: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("adversarial", [0.0, 0.01])
 def test_a_run_that_was_cut_ends_as_one_that_was_not(adversarial: float, album: Path, tmp_path: Path) -> None:
     game = small(adversarial=adversarial)
-    whole = Match(album, tmp_path / "whole", game, seed=3)
-    entries = list(whole.epochs())
-    next(Match(album, tmp_path / "cut", game, seed=3).epochs())
-    cut = Match(album, tmp_path / "cut", game, seed=3)
-    assert len(list(cut.epochs())) == 1
-    want, got = whole.players.tensors(), cut.players.tensors()
-    assert want.keys() == got.keys()
-    assert [key for key in want if not torch.equal(want[key], got[key])] == []
+    whole, entries = whole_and_cut(album, tmp_path, game)
+    want = whole.players.tensors()
     assert any(key.startswith("net.critic.") for key in want) is bool(adversarial)
     assert all(math.isfinite(value) for entry in entries for value in entry.values())
     with Image.open(tmp_path / "whole" / "views" / "test-0002.png") as sheet:

@@ -23,6 +23,7 @@ from iguana_server.training.recipes.cyclegan import CycleGAN
 from iguana_server.training.recipes.pix2pix import Pix2Pix
 from iguana_server.translators import cyclegan as cyclegan_model
 from iguana_server.translators import pix2pix as pix2pix_model
+from tests.training.cut import whole_and_cut
 
 
 class Negative(nn.Module):
@@ -194,15 +195,9 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(
     name: str, folder: Path, emoji: Path, tmp_path: Path
 ) -> None:
     data, game = (folder if name == "cyclegan" else emoji), games()[name]
-    whole = Match(data, tmp_path / "whole", game, seed=3)
-    entries = list(whole.epochs())
-    next(Match(data, tmp_path / "cut", game, seed=3).epochs())
-    cut = Match(data, tmp_path / "cut", game, seed=3)
-    assert len(list(cut.epochs())) == 1
-    want, got = whole.players.tensors(), cut.players.tensors()
-    assert [key for key in want if not torch.equal(want[key], got[key])] == []
+    whole, entries = whole_and_cut(data, tmp_path, game)
     if name == "cyclegan":
-        assert want["net.a2b pool.held"] == 3
+        assert whole.players.tensors()["net.a2b pool.held"] == 3
     assert all(math.isfinite(value) for entry in entries for value in entry.values())
     assert len(list((tmp_path / "whole" / "views").glob("*.png"))) == 2 * len(
         game.view(whole.players.judged(), whole.data)

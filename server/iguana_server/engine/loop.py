@@ -166,7 +166,7 @@ class Engine:
                 left[bench.name] = cost
         self._meter.queue(self._queue.cost)
         self._queue.done(left, time.monotonic() - begun)
-        return any(bench.rows() for bench in self._benches)
+        return bool(left)
 
     def _end(self, error: ServeError, later: ServeError) -> None:
         """Tell all who wait, and whoever comes after."""

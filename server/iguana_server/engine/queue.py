@@ -85,7 +85,9 @@ class Queue:
         self._lines: dict[Key, list[Entry]] = {}  # heaps
         self._number = itertools.count()
         self._cost = 0
-        self._owed: dict[str, Counter[str]] = {}  # cost that waits, by model and caller
+        self._owed: defaultdict[str, Counter[str]] = defaultdict(
+            Counter
+        )  # cost that waits, by model and caller
         self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by model
         self._closed: ServeError | None = None
         self._changed = threading.Condition()
@@ -191,7 +193,7 @@ class Queue:
     def _owe(self, job: Job, rows: int) -> None:
         """Count rows in, or out."""
         self._cost += rows * job.row_cost
-        owed = self._owed.setdefault(job.model, Counter())
+        owed = self._owed[job.model]
         owed[job.caller] += rows * job.row_cost
         if not owed[job.caller]:
             del owed[job.caller]

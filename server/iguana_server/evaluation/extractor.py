@@ -78,11 +78,7 @@ def _inception(path: Path) -> Extractor:
     try:
         tensors, sha256 = packaged.read(path)
         net.load_state_dict(tensors)
-    except (
-        ModelRefused,
-        TypeError,
-        RuntimeError,
-    ) as error:  # the last two: no state, or names and shapes of another
+    except (ModelRefused, TypeError, RuntimeError) as error:  # of the last two: no state, another network's
         want = "want the published state dict, pt_inception-2015-12-05"
         raise InvalidArgument("--extractor", f"{want}, got {path.name}: {error}") from error
 

@@ -118,9 +118,7 @@ class SuperRes(Game):
         """Read the photos to train on, and cut the crops that figures are of out of the others."""
         train, test = photos.load(folder, self.crop)
         places = torch.rand(JUDGED, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        places[:, 0] = torch.arange(JUDGED) % len(test) / len(test) + 0.5 / len(
-            test
-        )  # each as often as others
+        places[:, 0] = (torch.arange(JUDGED) % len(test) + 0.5) / len(test)  # each as often as others
         places[:, 3:] = 0
         return {
             **{f"photo {i}": x for i, x in enumerate(train)},
