@@ -85,10 +85,8 @@ class Queue:
         self._lines: dict[Key, list[Entry]] = {}  # heaps
         self._number = itertools.count()
         self._cost = 0
-        self._owed: defaultdict[str, Counter[str]] = defaultdict(
-            Counter
-        )  # cost that waits, by model and caller
-        self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by model
+        self._owed = defaultdict[str, Counter[str]](Counter)  # cost that waits, by model and caller
+        self._paces = defaultdict[str, Pace](Pace)  # by model
         self._closed: ServeError | None = None
         self._changed = threading.Condition()
 
